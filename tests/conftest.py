@@ -1,0 +1,34 @@
+"""Fixtures shared by all tests."""
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+# The models here are tiny: more threads only wait for each other, and the last bits of a sum would
+# depend on the machine's core count.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Seed every generator, so that a test does not depend on those that ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    return 0
+
+
+@pytest.fixture(scope='session')
+def real_data() -> Path:
+    """Folder with real images, or a skip that says how to provide it."""
+    given = os.environ.get('NEPA_MM_DATA')
+    if not given:
+        pytest.skip('needs real images: set NEPA_MM_DATA to a folder that holds them')
+    folder = Path(given)
+    if not folder.is_dir():
+        pytest.fail(f'NEPA_MM_DATA is {given!r}, which is not a folder')
+    return folder
