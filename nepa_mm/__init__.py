@@ -9,4 +9,6 @@ from .version import __version__
 # First, and fast: what follows imports torch, timm and the hosts, whose errors do not say how to mend the installation.
 check_stack()
 
-__all__ = ['__version__']
+from . import models
+
+__all__ = ['__version__', 'models']

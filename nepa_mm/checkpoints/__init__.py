@@ -1,0 +1,15 @@
+"""Checkpoints: safe reading, one checked loader, and the release's key names."""
+
+from .loader import LoadReport, load_state_dict, load_weights
+from .reader import CheckpointError, read_checkpoint
+from .release_keys import from_release, to_release
+
+__all__ = [
+    'CheckpointError',
+    'LoadReport',
+    'from_release',
+    'load_state_dict',
+    'load_weights',
+    'read_checkpoint',
+    'to_release',
+]

@@ -1,0 +1,115 @@
+"""Reading of checkpoint files without running what is in them."""
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import get_torch_safe_globals
+
+RELEASE_WEIGHTS = 'model.safetensors'
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be read, or does not fit the model."""
+
+
+def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, Any]:
+    """Read a checkpoint file; nothing in it is executed.
+
+    Args:
+        path (str | Path): A ``.pth`` of mmengine or a bare state dict (read with ``weights_only=True``; mmengine's own
+            records of a run are allowed beside tensors), a ``.safetensors`` file, or a directory in the release's
+            format (its ``model.safetensors`` is read).
+        map_location: As in ``torch.load``. Defaults to 'cpu'.
+
+    Returns:
+        dict[str, Any]: ``state_dict`` and, for a run's checkpoint, what stands beside it (``meta``, ``optimizer``,
+        ``message_hub``, ...). A bare state dict comes back under ``state_dict``.
+
+    Raises:
+        CheckpointError: The path is empty or missing; the file is empty, damaged, a web page, or holds objects that
+        would run
+            code; or it holds no weights.
+    """
+    if not path or not str(path).strip():
+        raise CheckpointError(
+            'The checkpoint path is empty, so training would start from scratch unnoticed. Name a file '
+            '(checkpoint=... in init_cfg, or --cfg-options), or remove init_cfg to train from scratch on purpose.'
+        )
+    file = Path(path).expanduser()
+    if file.is_dir():
+        if not (file / RELEASE_WEIGHTS).is_file():
+            raise CheckpointError(
+                f'{file} is a directory without {RELEASE_WEIGHTS}; name a file, or a release directory.'
+            )
+        file = file / RELEASE_WEIGHTS
+    if not file.is_file():
+        raise CheckpointError(f'Checkpoint {path} does not exist (looked for {file.absolute()}).')
+    with file.open('rb') as stream:
+        head = stream.read(512)
+    if not head:
+        raise CheckpointError(f'Checkpoint {file} is empty (0 bytes); copy or download it again.')
+    if head.lstrip()[:1] == b'<':
+        raise CheckpointError(f'Checkpoint {file} is a web page or XML, not weights; download the file itself.')
+    checkpoint = _read_safetensors(file, map_location) if head[8:9] == b'{' else _read_torch(file, map_location)
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f'Checkpoint {file} holds a {type(checkpoint).__name__}; expected a dict of weights.')
+    if 'state_dict' not in checkpoint:
+        # Others' names for the same thing: DINO, timm, MAE save under 'model'.
+        weights = checkpoint.get('model', checkpoint)
+        checkpoint = dict(state_dict=weights)
+    weights = checkpoint['state_dict']
+    if not isinstance(weights, dict) or not any(isinstance(v, torch.Tensor) for v in weights.values()):
+        raise CheckpointError(f'Checkpoint {file} holds no weights (no tensors under its keys).')
+    return checkpoint
+
+
+def _read_safetensors(file: Path, map_location: Any) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file, device=str(map_location))
+    except SafetensorError as error:
+        raise CheckpointError(
+            f'Checkpoint {file} is damaged or cut short ({error}); copy or download it again.'
+        ) from error
+
+
+def _history_buffer_method(owner: Any, name: str) -> Any:
+    """What stands in for ``getattr`` in a pickle: mmengine's HistoryBuffer names its own statistics that way."""
+    if owner is HistoryBuffer and name in ('mean', 'max', 'min', 'current'):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(f'Unsupported getattr of {name!r} on {owner!r}')
+
+
+def _safe_globals() -> list:
+    """List what mmengine's records of a run may hold, without its ``getattr``: that one reaches any function."""
+    allowed: list = [item for item in get_torch_safe_globals() if item is not getattr]
+    return [*allowed, *((_history_buffer_method, f'{module}.getattr') for module in ('builtins', '__builtin__'))]
+
+
+def _read_torch(file: Path, map_location: Any) -> Any:
+    try:
+        with torch.serialization.safe_globals(_safe_globals()):
+            return torch.load(file, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch raises the same for 'unsupported global' and 'this is no pickle', and advises to load unsafely; of its
+        # text only the line with the reason is of use.
+        lines = [line.removeprefix('WeightsUnpickler error:').strip() for line in str(error).splitlines()[1:]]
+        reason = next((line for line in lines if line and 'weights_only' not in line), 'not a checkpoint')
+        if re.search('unsupported|GLOBAL|unrecognized function', reason, re.IGNORECASE):
+            raise CheckpointError(
+                f'Checkpoint {file} holds Python objects other than weights; reading those could run code ({reason}). '
+                'If you trust where it comes from, re-save its state dict as safetensors with the code that made it.'
+            ) from error
+        raise _damaged(file, reason) from error
+    except Exception as error:  # whatever torch's reader stumbles over in a damaged file
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, reason: object) -> CheckpointError:
+    return CheckpointError(f'Checkpoint {file} is damaged or cut short ({reason}); copy or download it again.')

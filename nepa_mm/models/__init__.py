@@ -1,0 +1,28 @@
+"""Models: backbone, algorithm, heads, loss and neck.
+
+``NEPA`` and ``NEPAClsHead`` inherit from mmpretrain's classes and are imported by need: a segmentation run never
+imports mmpretrain's model zoo.
+"""
+
+from typing import TYPE_CHECKING
+
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+
+from ..registry import import_by_need
+from .backbones import NEPAViT
+from .heads import NEPAHead
+from .losses import NextEmbeddingLoss
+from .necks import PatchPyramid
+from .utils import FeatureMaps
+
+if TYPE_CHECKING:
+    from .heads.nepa_cls_head import NEPAClsHead
+    from .selfsup import NEPA
+
+__getattr__ = import_by_need(
+    __name__,
+    {'NEPA': 'nepa_mm.models.selfsup.nepa', 'NEPAClsHead': 'nepa_mm.models.heads.nepa_cls_head'},
+    MMPRETRAIN_MODELS,
+)
+
+__all__ = ['FeatureMaps', 'NEPA', 'NEPAClsHead', 'NEPAHead', 'NEPAViT', 'NextEmbeddingLoss', 'PatchPyramid']

@@ -1,0 +1,5 @@
+"""Backbones."""
+
+from .nepa_vit import NEPAViT
+
+__all__ = ['NEPAViT']

@@ -1,0 +1,5 @@
+"""Necks."""
+
+from .patch_pyramid import PatchPyramid
+
+__all__ = ['PatchPyramid']

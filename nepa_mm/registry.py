@@ -1,0 +1,44 @@
+"""How nepa_mm's classes reach the registries of mmpretrain and mmseg.
+
+Every class of this package is registered once, in mmengine's *root* registries. A host registry (mmpretrain's or
+mmseg's) looks a name up in itself and then in its ancestors, so an unprefixed ``type='NEPAViT'`` builds from the
+configs of both hosts.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from mmengine.registry import Registry
+
+
+def import_by_need(package: str, modules: Mapping[str, str], host_registry: Registry) -> Callable[[str], Any]:
+    """Leave some classes of a package unimported until a config or a caller asks for them.
+
+    Some of our classes inherit from a host's classes (``NEPA`` from mmpretrain's ``BaseSelfSupervisor``,
+    ``CamVidDataset`` from mmseg's ``BaseSegDataset``), and importing those imports the host's whole model zoo or
+    data set collection. A segmentation run must not pay for mmpretrain's zoo, so these modules ride on the import
+    that the host's registry does for itself when it is first looked into.
+
+    Args:
+        package (str): ``__name__`` of the package that offers the classes.
+        modules (Mapping[str, str]): Class name to the module whose import defines and registers it.
+        host_registry (Registry): The host's registry; its root, looked into where no default scope is set, works too.
+
+    Returns:
+        Callable[[str], Any]: The package's module-level ``__getattr__`` (PEP 562).
+    """
+    for module in dict.fromkeys(modules.values()):
+        for registry in (host_registry, host_registry.root):
+            if registry._imported:
+                import_module(module)
+            elif module not in registry._locations:
+                # A new list: mmengine shares its default `locations=[]` between registries.
+                registry._locations = [*registry._locations, module]
+
+    def module_getattr(name: str) -> Any:
+        if name in modules:
+            return getattr(import_module(modules[name]), name)
+        raise AttributeError(f'module {package!r} has no attribute {name!r}')
+
+    return module_getattr

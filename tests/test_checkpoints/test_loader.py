@@ -1,0 +1,235 @@
+"""The checked loader: what it loads, what it reports, what it refuses."""
+
+import os
+
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.registry import MODELS
+from safetensors.torch import save_file
+
+from nepa_mm.checkpoints import CheckpointError, load_state_dict, load_weights, read_checkpoint
+from nepa_mm.models import NEPAViT
+from tests import golden
+
+ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+
+
+def build(**kwargs) -> NEPAViT:
+    return NEPAViT(**(dict(arch=ARCH, patch_size=4) | kwargs))
+
+
+def equal(model, weights):
+    return all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.', 'module.', 'module.backbone.'])
+@pytest.mark.parametrize('wrapped', [True, False])
+def test_finds_the_prefix(tmp_path, prefix, wrapped):
+    source, model = build(), build()
+    weights = {prefix + k: v for k, v in source.state_dict().items()} | {'head.fc.weight': torch.zeros(3, 16)}
+    torch.save(dict(state_dict=weights, meta={}) if wrapped else weights, tmp_path / 'a.pth')
+    report = load_weights(model, tmp_path / 'a.pth')
+    assert equal(model, source.state_dict())
+    assert set(report.matched) == set(model.state_dict())
+    assert report.missing == report.reshaped == report.filled == []
+    assert report.unexpected == ['head.fc.weight']
+    assert str(report).startswith(f'Loaded {len(report.matched)} tensors from {tmp_path / "a.pth"}.')
+    assert '1 of the checkpoint have no place in the model and were not used: head.fc.weight' in str(report)
+
+
+def test_given_prefix(tmp_path):
+    source, model = build(), build()
+    torch.save({'student.' + k: v for k, v in source.state_dict().items()}, tmp_path / 'a.pth')
+    load_weights(model, tmp_path / 'a.pth', prefix='student.')
+    assert equal(model, source.state_dict())
+    with pytest.raises(CheckpointError, match=r"no key that starts with prefix='teacher.'.*\['student'\]"):
+        load_weights(model, tmp_path / 'a.pth', prefix='teacher.')
+
+
+@pytest.mark.parametrize('form', ['file', 'directory'])
+def test_release_weights_and_qk_norm_filled_with_ones(tmp_path, form):
+    case = golden.CASES['pretrain_gelu_noaffine']
+    data = golden.tensors('pretrain_gelu_noaffine')
+    save_file(golden.part(data, 'state.'), tmp_path / 'model.safetensors')
+    model = golden.build_backbone(case['config'] | dict(qk_norm_affine=True), causal=True).eval()
+    for layer in model.layers:
+        torch.nn.init.zeros_(layer.attn.q_norm.weight)
+    report = load_weights(model, tmp_path if form == 'directory' else tmp_path / 'model.safetensors')
+    assert len(report.filled) == 6 and all('_norm.weight' in n for n in report.filled)
+    assert '6 QK-norm weights are not in the checkpoint' in str(report)
+    torch.testing.assert_close(
+        model.predict_next(data['pixel_values'])[0], data['last_hidden_state'], atol=1e-5, rtol=0
+    )
+
+
+def test_release_classifier_into_image_classifier(tmp_path):
+    case, data = golden.CASES['classify_bidirectional'], golden.tensors('classify_bidirectional')
+    save_file(golden.part(data, 'state.'), tmp_path / 'model.safetensors')
+    from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+
+    model = MMPRETRAIN_MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=golden.backbone_config(case['config'], causal=False, out_type='avg_featmap'),
+            head=dict(type='NEPAClsHead', num_classes=7, in_channels=48),
+        )
+    ).eval()
+    report = load_weights(model, tmp_path, strict=True)
+    assert not report.missing
+    torch.testing.assert_close(model(data['pixel_values']), data['logits'], atol=1e-5, rtol=0)
+
+
+def test_a_head_of_another_class_count_is_counted_not_fatal():
+    model = torch.nn.Module()
+    model.backbone, model.head = build(), torch.nn.Linear(16, 5)
+    before = model.head.weight.clone()
+    weights = {'backbone.' + k: v for k, v in build().state_dict().items()}
+    report = load_state_dict(model, weights | {'head.weight': torch.zeros(3, 16), 'head.bias': torch.zeros(3)})
+    assert report.reshaped == ['head.weight', 'head.bias']
+    assert torch.equal(model.head.weight, before)
+    with pytest.raises(CheckpointError, match='every weight is needed here'):
+        load_state_dict(model, weights, strict=True)
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(arch=ARCH | dict(num_layers=3)), r'missing from the checkpoint: layers\.2\.'),
+        (dict(arch=ARCH | dict(num_layers=1)), r'of the checkpoint have no place in it: layers\.1\.'),
+        (dict(patch_size=2), r'patch_embed.proj.weight \(16, 3, 4, 4\) for \(16, 3, 2, 2\)'),
+        (dict(mlp='swiglu'), 'mlp.fc1_g'),
+        (dict(arch=ARCH | dict(embed_dims=32)), 'another shape'),
+        (dict(layer_scale_init=None), 'gamma_1'),
+    ],
+)
+def test_another_backbone_is_refused_and_left_alone(kwargs, message):
+    model = build(**kwargs)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=message):
+        load_state_dict(model, build().state_dict())
+    assert equal(model, before)
+
+
+def test_affine_qk_norm_does_not_vanish_into_a_plain_model():
+    with pytest.raises(CheckpointError, match='attn.q_norm.weight'):
+        load_state_dict(build(qk_norm='plain'), build(qk_norm='affine').state_dict())
+
+
+def test_mask_token_and_final_norm_are_optional():
+    report = load_state_dict(build(final_norm=False), build(mask_ratio=0.5).state_dict())
+    assert set(report.unexpected) == {'mask_token', 'norm.weight', 'norm.bias'}
+
+
+def test_nothing_in_common_is_refused():
+    with pytest.raises(CheckpointError, match='Nothing of resnet.pth fits.*train from scratch unnoticed'):
+        load_state_dict(build(), {'conv1.weight': torch.zeros(1)}, source='resnet.pth')
+
+
+def test_init_cfg_goes_through_it(tmp_path):
+    source = build()
+    torch.save(dict(state_dict={'backbone.' + k: v for k, v in source.state_dict().items()}), tmp_path / 'a.pth')
+    cfg = dict(type='NEPAViT', arch=ARCH, patch_size=4)
+    model = MODELS.build(cfg | dict(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'))))
+    model.init_weights()
+    assert equal(model, source.state_dict())
+    for checkpoint, message in (('', 'path is empty'), (str(tmp_path / 'b.pth'), 'b.pth does not exist')):
+        model = MODELS.build(cfg | dict(init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))
+        with pytest.raises(CheckpointError, match=message):
+            model.init_weights()
+
+
+@pytest.mark.parametrize('weights', ['raw', 'ema'])
+def test_raw_or_ema(tmp_path, weights):
+    """EMAHook of mmengine saves the average as state_dict and the raw weights beside it."""
+    raw, ema, model = build(), build(), build()
+    checkpoint = dict(
+        state_dict={'backbone.' + k: v for k, v in ema.state_dict().items()},
+        ema_state_dict={'steps': torch.tensor(7)} | {'module.backbone.' + k: v for k, v in raw.state_dict().items()},
+    )
+    torch.save(checkpoint, tmp_path / 'a.pth')
+    report = load_weights(model, tmp_path / 'a.pth', weights=weights)
+    assert equal(model, (raw if weights == 'raw' else ema).state_dict())
+    assert f'({weights} weights)' in report.source and not report.unexpected
+
+
+def test_ema_where_there_is_none(tmp_path):
+    torch.save(build().state_dict(), tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='holds no EMA weights'):
+        load_weights(build(), tmp_path / 'a.pth', weights='ema')
+    with pytest.raises(CheckpointError, match="weights='average' is unknown"):
+        load_weights(build(), tmp_path / 'a.pth', weights='average')
+
+
+# ---------------------------------------------------------------------- files that are no good
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'', r'is empty \(0 bytes\)'),
+        (b'<!DOCTYPE html><html>Not found</html>', 'is a web page'),
+        (b'\n  <html>', 'is a web page'),
+        (b'Just some text, long enough to be read.', 'damaged'),
+        ([1, 2], 'holds a list'),
+        (dict(epoch=3), 'holds no weights'),
+        (dict(state_dict={}), 'holds no weights'),
+    ],
+)
+def test_files_that_hold_no_weights(tmp_path, content, message):
+    path = tmp_path / 'a.pth'
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
+def test_truncated(tmp_path, suffix):
+    path = tmp_path / f'a.{suffix}'
+    torch.save(build().state_dict(), path) if suffix == 'pth' else save_file(build().state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(CheckpointError, match='damaged or cut short'):
+        read_checkpoint(path)
+
+
+class _Payload:
+    def __init__(self, call, *args):
+        self.call = call, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize('how', ['system', 'getattr'])
+@pytest.mark.parametrize('zipped', [True, False])
+def test_a_pickle_cannot_run_code(tmp_path, how, zipped):
+    """Also not through `getattr`, which mmengine's own list of safe functions holds."""
+    trace = tmp_path / 'trace'
+    payload = _Payload(os.system, f'touch {trace}') if how == 'system' else _Payload(getattr, HistoryBuffer, '__init__')
+    torch.save(
+        dict(state_dict={'a': torch.zeros(1)}, x=payload),
+        tmp_path / 'a.pth',
+        _use_new_zipfile_serialization=zipped,
+    )
+    with pytest.raises(
+        CheckpointError, match='Python objects other than weights; reading those could run code'
+    ) as caught:
+        read_checkpoint(tmp_path / 'a.pth')
+    assert 'weights_only' not in str(caught.value), "torch's advice to load unsafely is not ours"
+    assert not trace.exists()
+
+
+def test_a_runs_own_records_are_readable(tmp_path):
+    import numpy as np
+
+    buffer = HistoryBuffer([1.0, 2.0], [1, 1])
+    torch.save(
+        dict(state_dict={'a': torch.zeros(1)}, message_hub=dict(log=buffer, lr=np.float64(0.5))), tmp_path / 'a.pth'
+    )
+    hub = read_checkpoint(tmp_path / 'a.pth')['message_hub']
+    assert hub['log'].mean() == 1.5 and hub['log'].statistics('max') == 2.0 and hub['lr'] == 0.5
+
+
+def test_directory_without_weights(tmp_path):
+    with pytest.raises(CheckpointError, match='directory without model.safetensors'):
+        read_checkpoint(tmp_path)

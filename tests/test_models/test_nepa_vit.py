@@ -1,0 +1,339 @@
+"""NEPAViT: causality, sizes, modes, freezing, the forms of its output, and its errors."""
+
+import pytest
+import torch
+from torch import nn
+
+from nepa_mm.models import FeatureMaps, NEPAViT
+
+TINY = dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64)
+
+
+def build(**kwargs) -> NEPAViT:
+    # LayerScale 1: at 1e-5 the layers hardly act, and a test of what they do would pass without them.
+    return NEPAViT(**(dict(arch=TINY, patch_size=4, layer_scale_init=1.0) | kwargs))
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'count'),
+    [
+        (dict(arch='base', qk_norm='plain'), 85_527_552),
+        (dict(arch='large', qk_norm='affine'), 302_967_808),
+        (dict(arch='base', mlp='swiglu'), 113_875_968),
+        (dict(arch='large', mlp='swiglu'), 403_726_336),
+    ],
+)
+def test_parameter_counts_of_the_paper_and_the_release(kwargs, count):
+    with torch.device('meta'):
+        assert sum(p.numel() for p in NEPAViT(**kwargs).parameters()) == count
+
+
+@pytest.mark.parametrize(('arch', 'dims'), [('tiny', (192, 12, 3)), ('small', (384, 12, 6)), ('huge', (1280, 32, 16))])
+def test_named_archs(arch, dims):
+    with torch.device('meta'):
+        model = NEPAViT(arch=arch)
+    assert (model.embed_dims, len(model.layers), model.layers[0].attn.num_heads) == dims
+    assert model.layers[0].mlp.fc1.out_features == 4 * dims[0]
+
+
+# ---------------------------------------------------------------------- causality
+
+
+@pytest.mark.parametrize('mlp', ['gelu', 'swiglu'])
+@pytest.mark.parametrize('qk_norm', ['none', 'plain', 'affine'])
+def test_changing_patch_t_moves_nothing_before_it(qk_norm, mlp):
+    model = build(causal=True, qk_norm=qk_norm, mlp=mlp).eval()
+    images = torch.randn(1, 3, 16, 16)  # 4 x 4 patches
+    before, _ = model.predict_next(images)
+    for t in (0, 5, 15):
+        changed = images.clone()
+        row, col = divmod(t, 4)
+        changed[..., row * 4 : row * 4 + 4, col * 4 : col * 4 + 4] += 1
+        after, _ = model.predict_next(changed)
+        moved = (after - before).abs().amax(dim=-1)[0]  # (1 + T,), position 0 is BOS, patch t stands at t + 1
+        assert moved[: t + 1].max() == 0
+        assert (moved[t + 1 :] > 1e-4).all()
+
+
+def test_bidirectional_attention_looks_ahead():
+    model = build(causal=False).eval()
+    images = torch.randn(1, 3, 16, 16)
+    changed = images.clone()
+    changed[..., -4:, -4:] += 1
+    moved = (model.predict_next(changed)[0] - model.predict_next(images)[0]).abs().amax(dim=-1)[0]
+    assert (moved > 1e-5).all()
+
+
+# ---------------------------------------------------------------------- sizes and precisions
+
+
+@pytest.mark.parametrize(
+    ('size', 'patch', 'grid'),
+    [((4, 4), 4, (1, 1)), ((56, 84), 14, (4, 6)), ((512, 512), 14, (37, 37)), ((5, 23), 4, (2, 6))],
+)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('causal', [True, False])
+def test_any_size(size, patch, grid, dtype, causal):
+    model = build(patch_size=patch, causal=causal, out_indices=(0, -1)).eval()
+    with torch.autocast('cpu', dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        maps = model(torch.randn(1, 3, *size))
+    assert isinstance(maps, FeatureMaps)
+    assert maps.image_size == size
+    assert [tuple(x.shape) for x in maps] == [(1, 32, *grid)] * 2
+    assert all(torch.isfinite(x).all() for x in maps)
+
+
+@pytest.mark.parametrize('rope', [True, None])
+def test_bf16_stays_near_fp32(rope):
+    model = build(rope=rope, causal=True).eval()
+    images = torch.randn(2, 3, 16, 16)
+    exact, _ = model.predict_next(images)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        rough, _ = model.predict_next(images)
+    cosine = torch.cosine_similarity(exact, rough.float(), dim=-1)
+    assert cosine.min() > 0.999
+
+
+def test_padding_is_zeros_right_and_bottom():
+    model = build().eval()
+    images = torch.randn(1, 3, 10, 15)
+    padded = torch.zeros(1, 3, 12, 16)
+    padded[..., :10, :15] = images
+    torch.testing.assert_close(model(images)[0], model(padded)[0])
+
+
+def test_batch_entries_are_independent():
+    model = build().eval()
+    images = torch.randn(3, 3, 8, 8)
+    torch.testing.assert_close(model(images)[0][1:2], model(images[1:2])[0])
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_input_channels(channels):
+    assert build(in_channels=channels)(torch.randn(2, channels, 8, 8))[0].shape == (2, 32, 2, 2)
+
+
+# ---------------------------------------------------------------------- what it returns
+
+
+def test_out_types_are_views_of_the_same_tokens():
+    images = torch.randn(2, 3, 8, 12)
+    raw_model = build(out_type='raw', out_indices=(0, 2)).eval()
+    raw = raw_model(images)
+    for out_type, expected in {
+        'featmap': [x[:, 1:].transpose(1, 2).reshape(2, 32, 2, 3) for x in raw],
+        'avg_featmap': [x[:, 1:].mean(1) for x in raw],
+        'last_token': [x[:, -1] for x in raw],
+    }.items():
+        model = build(out_type=out_type, out_indices=(0, 2)).eval()
+        model.load_state_dict(raw_model.state_dict())
+        outs = model(images)
+        assert len(outs) == 2
+        for ours, theirs in zip(outs, expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_final_norm_is_on_the_last_layer_alone_and_switchable():
+    images = torch.randn(1, 3, 8, 8)
+    normed = build(out_type='raw', out_indices=(0, 1, 2)).eval()
+    bare = build(out_type='raw', out_indices=(0, 1, 2), final_norm=False).eval()
+    bare.load_state_dict(normed.state_dict(), strict=False)
+    with_norm, without = normed(images), bare(images)
+    torch.testing.assert_close(with_norm[:2], without[:2])
+    torch.testing.assert_close(with_norm[2], normed.norm(without[2]))
+
+
+def test_negative_out_indices_and_their_order():
+    images = torch.randn(1, 3, 8, 8)
+    model = build(out_type='raw', out_indices=(-1, 0)).eval()
+    assert model.out_indices == (2, 0)
+    last, first = model(images)
+    model.out_indices = (0, 2)
+    torch.testing.assert_close((first, last), model(images))
+
+
+# ---------------------------------------------------------------------- train and eval mode
+
+
+def test_rescale_and_drop_path_are_active_in_train_mode_only():
+    images = torch.randn(4, 3, 16, 16)
+    for kwargs in (dict(rope=dict(rescale=2.0)), dict(rope=dict(rescale=None), drop_path_rate=0.9)):
+        model = build(**kwargs)
+        model.train()
+        assert not torch.equal(model(images)[0], model(images)[0])
+        model.eval()
+        assert torch.equal(model(images)[0], model(images)[0])
+    still = build(rope=dict(rescale=None)).train()
+    assert torch.equal(still(images)[0], still(images)[0])
+
+
+@pytest.mark.parametrize('option', ['shift', 'jitter'])
+def test_rope_shift_and_jitter(option):
+    model = build(rope={'rescale': None, option: 1.5}).train()
+    images = torch.randn(1, 3, 16, 16)
+    assert not torch.equal(model(images)[0], model(images)[0])
+
+
+def test_rope_carries_position():
+    """Equal patches differ in their output only by position, and only with RoPE (bidirectional attention)."""
+    images = torch.randn(1, 3, 4, 4).tile(1, 1, 2, 2)
+    images[..., :4, :4] += 1
+    for rope, differ in ((True, True), (None, False)):
+        tokens = build(rope=rope, out_type='raw').eval()(images)[0][0]
+        assert ((tokens[2] - tokens[4]).abs().max() > 1e-4) == differ
+
+
+def test_dropout():
+    model = build(drop_rate=0.5, rope=None).train()
+    images = torch.randn(1, 3, 8, 8)
+    assert not torch.equal(model(images)[0], model(images)[0])
+
+
+def test_input_masking_replaces_patches_but_not_targets():
+    model = build(mask_ratio=0.5, causal=True, rope=None).train()
+    images = torch.randn(2, 3, 16, 16)
+    seen = []
+    model.drop_after_embed.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    _, embeddings = model.predict_next(images)
+    masked = (seen[0] == model.mask_token).all(dim=-1)
+    assert masked.sum(dim=1).tolist() == [8, 8]
+    assert not masked[:, 0].any(), 'BOS is never masked'
+    torch.testing.assert_close(embeddings, model.embed(images)[0])
+    torch.testing.assert_close(seen[0][~masked], embeddings[~masked])
+    model.eval()
+    model.predict_next(images)
+    torch.testing.assert_close(seen[1], embeddings)
+
+
+def test_activation_checkpointing_changes_no_gradient():
+    plain, saving = build(rope=dict(rescale=None)), build(rope=dict(rescale=None), with_cp=True)
+    saving.load_state_dict(plain.state_dict())
+    images = torch.randn(1, 3, 8, 8)
+    for model in (plain, saving):
+        model.train()(images)[0].square().sum().backward()
+    for ours, theirs in zip(saving.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'frozen'),
+    [
+        (dict(), ()),
+        (dict(freeze_patch_embed=True), ('patch_embed.',)),
+        (dict(frozen_stages=0), ('patch_embed.', 'cls_token')),
+        (dict(frozen_stages=2), ('patch_embed.', 'cls_token', 'layers.0.', 'layers.1.')),
+        (dict(frozen_stages=3), ('patch_embed.', 'cls_token', 'layers.', 'norm.')),
+    ],
+)
+def test_frozen_parts_stay_frozen_through_train(kwargs, frozen):
+    model = build(drop_path_rate=0.5, **kwargs)
+    for _ in range(2):
+        model.train()
+        for name, p in model.named_parameters():
+            assert p.requires_grad != name.startswith(frozen or ('nothing',)), name
+        for i, layer in enumerate(model.layers):
+            assert layer.training == (i >= max(kwargs.get('frozen_stages', 0), 0))
+        assert model.patch_embed.training == (not kwargs)
+        model.eval()
+
+
+def test_a_wholly_frozen_backbone_is_deterministic_in_train_mode():
+    model = build(frozen_stages=3, drop_path_rate=0.5, drop_rate=0.5).train()
+    images = torch.randn(1, 3, 16, 16)
+    assert torch.equal(model(images)[0], model(images)[0])
+
+
+# ---------------------------------------------------------------------- weights
+
+
+def test_initialisation():
+    model = NEPAViT(arch=dict(embed_dims=256, num_layers=1, num_heads=4, feedforward_channels=512), mlp='swiglu')
+    model.init_weights()
+    for name, p in model.named_parameters():
+        if name.endswith('bias'):
+            assert p.count_nonzero() == 0, name
+        elif 'gamma' in name:
+            assert (p == 1e-5).all()
+        elif 'norm' in name:
+            assert (p == 1).all()
+        else:
+            assert p.std().item() == pytest.approx(0.02, rel=0.1), name
+            assert abs(p.mean().item()) < 0.003
+
+
+def test_layer_scale_can_be_left_out():
+    assert not any('gamma' in n for n, _ in build(layer_scale_init=None).named_parameters())
+
+
+def test_layer_depth():
+    model = build(mask_ratio=0.1)
+    depths = {n: model.get_layer_depth('backbone.' + n, 'backbone.') for n, _ in model.named_parameters()}
+    assert {n for n, d in depths.items() if d[0] == 0} == {
+        'cls_token',
+        'mask_token',
+        'patch_embed.proj.weight',
+        'patch_embed.proj.bias',
+    }
+    assert all(d == (int(n.split('.')[1]) + 1, 5) for n, d in depths.items() if n.startswith('layers.'))
+    assert depths['norm.weight'] == (4, 5)
+    assert model.get_layer_depth('decode_head.conv_seg.weight', 'backbone.') == (4, 5)
+
+
+# ---------------------------------------------------------------------- wrong arguments and inputs
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(arch='giant'), "arch='giant' is unknown; choose one of .*'base'"),
+        (dict(arch=dict(embed_dims=32)), 'needs exactly the keys'),
+        (dict(arch=TINY | dict(num_heads=3)), 'embed_dims=32 is not divisible by num_heads=3'),
+        (dict(arch=TINY | dict(embed_dims=20, num_heads=2)), 'head dimension divisible by 4, got 10'),
+        (dict(arch=TINY | dict(num_layers=0)), 'not a positive integer'),
+        (dict(qk_norm='rms'), "qk_norm='rms' is unknown"),
+        (dict(mlp='relu'), "mlp='relu' is unknown"),
+        (dict(out_type='cls_token'), "out_type='cls_token' is unknown"),
+        (dict(out_indices=(0, 3)), 'names layer 3, but there are 3 layers'),
+        (dict(out_indices=-4), 'names layer -4'),
+        (dict(out_indices=()), 'out_indices is empty'),
+        (dict(patch_size=0), 'patch_size=0 is not a positive integer'),
+        (dict(in_channels=0), 'in_channels=0'),
+        (dict(frozen_stages=4), 'frozen_stages=4 is outside'),
+        (dict(drop_path_rate=1.0), r'drop_path_rate=1.0 is outside \[0, 1\)'),
+        (dict(mask_ratio=-0.1), 'mask_ratio'),
+        (dict(rope=dict(theta=100.0)), r"rope has no option \['theta'\]"),
+    ],
+)
+def test_wrong_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        build(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ('images', 'error', 'message'),
+    [
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), TypeError, 'images are torch.uint8'),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.int64), TypeError, 'images are torch.int64'),
+        ([torch.zeros(3, 8, 8)], TypeError, 'images are list'),
+        (torch.zeros(1, 4, 8, 8), ValueError, r'shape \(1, 4, 8, 8\); expected \(B, 3, H, W\)'),
+        (torch.zeros(3, 8, 8), ValueError, r'shape \(3, 8, 8\)'),
+        (torch.zeros(1, 3, 3, 8), ValueError, 'smaller than one patch of 4 x 4'),
+    ],
+)
+def test_wrong_inputs(images, error, message):
+    with pytest.raises(error, match=message):
+        build()(images)
+
+
+def test_pretraining_refuses_what_is_not_whole_patches():
+    with pytest.raises(ValueError, match='10 x 8 is not whole patches of 4.*for example 8 x 8'):
+        build(causal=True).predict_next(torch.zeros(1, 3, 10, 8))
+
+
+def test_it_is_an_nn_module_that_moves_and_pickles():
+    maps = build()(torch.randn(1, 3, 8, 8))
+    import pickle
+
+    assert pickle.loads(pickle.dumps(maps)).image_size == (8, 8)
+    assert isinstance(build().double(), nn.Module)
+    assert build().double()(torch.randn(1, 3, 8, 8, dtype=torch.float64))[0].dtype == torch.float64
