@@ -9,6 +9,6 @@ from .version import __version__
 # First, and fast: what follows imports torch, timm and the hosts, whose errors do not say how to mend the installation.
 check_stack()
 
-from . import models
+from . import datasets, engine, models
 
-__all__ = ['__version__', 'models']
+__all__ = ['__version__', 'datasets', 'engine', 'models']

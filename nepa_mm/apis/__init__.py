@@ -1,0 +1,1 @@
+"""Entry points for tools and notebooks; import the module you need."""

@@ -1,0 +1,7 @@
+"""Runner, optimizer wrapper and what else drives a training run."""
+
+from .layer_decay import BackboneLayerDecayConstructor
+from .optim_wrapper import AutocastOptimWrapper
+from .runner import NEPARunner
+
+__all__ = ['AutocastOptimWrapper', 'BackboneLayerDecayConstructor', 'NEPARunner']

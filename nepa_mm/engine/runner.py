@@ -1,0 +1,310 @@
+"""The runner: checked checkpoint loading, CPU clusters and honest batch sizes."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from mmengine.dist import is_distributed
+from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
+from mmengine.registry import MODEL_WRAPPERS, RUNNERS
+from mmengine.runner import Runner
+from torch import nn
+from torch.nn.modules.batchnorm import SyncBatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from nepa_mm.checkpoints import CheckpointError, load_state_dict, read_checkpoint
+from nepa_mm.checkpoints.loader import select_weights
+
+
+def init_cpu_process_group(launcher: str, backend: str = 'gloo', timeout: int | None = None) -> None:
+    """Join the process group of a run whose processes have no GPU.
+
+    mmengine's ``init_dist`` picks a CUDA device first and so cannot start such a run.
+
+    Args:
+        launcher (str): ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``.
+        backend (str): Backend of torch.distributed. Defaults to ``'gloo'``.
+        timeout (int, optional): Seconds that a collective call may take. Defaults to torch's own.
+
+    Raises:
+        ValueError: If the launcher is unknown.
+        RuntimeError: If the environment does not hold what the launcher should have set.
+    """
+    source = {
+        'pytorch': dict(RANK='RANK', WORLD_SIZE='WORLD_SIZE', LOCAL_RANK='LOCAL_RANK'),
+        'slurm': dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID'),
+        'mpi': dict(
+            RANK='OMPI_COMM_WORLD_RANK',
+            WORLD_SIZE='OMPI_COMM_WORLD_SIZE',
+            LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK',
+        ),
+    }
+    if launcher not in source:
+        raise ValueError(f"launcher must be 'pytorch', 'slurm' or 'mpi', but got {launcher!r}.")
+    absent = [name for name in source[launcher].values() if name not in os.environ]
+    if absent:
+        raise RuntimeError(
+            f'launcher={launcher!r} expects the environment variables {absent}; start the run with '
+            'tools/dist_train.sh or tools/slurm_train.sh, or use --launcher none for one process.'
+        )
+    os.environ.update({target: os.environ[name] for target, name in source[launcher].items()})
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if 'MASTER_ADDR' not in os.environ:
+        os.environ['MASTER_ADDR'] = _first_host(launcher)
+    limit = None if timeout is None else datetime.timedelta(seconds=timeout)
+    torch.distributed.init_process_group(backend=backend, timeout=limit)
+
+
+def _first_host(launcher: str) -> str:
+    """Address of the first host of the job; only slurm can tell it."""
+    hosts = os.environ.get('SLURM_NODELIST')
+    if launcher == 'slurm' and hosts:
+        try:
+            answer = subprocess.run(['scontrol', 'show', 'hostname', hosts], capture_output=True, text=True, check=True)
+            return answer.stdout.split()[0]
+        except (OSError, subprocess.CalledProcessError, IndexError):
+            pass
+    raise RuntimeError(f'cannot tell the first host of this {launcher} run: set MASTER_ADDR to its address.')
+
+
+@RUNNERS.register_module()
+class NEPARunner(Runner):
+    """mmengine's runner with the four things that go wrong in silence put right.
+
+    - Every checkpoint (``load_from``, ``resume``, the one under test) enters through
+      :mod:`nepa_mm.checkpoints`: it is read without running code from the file, what matched is
+      counted and logged, and a file that matches too little is refused. Resuming and testing need
+      every key of the model.
+    - Processes without a GPU form a gloo group, wrap the model for the CPU and turn SyncBN, which
+      exists on GPUs only, into BN.
+    - ``auto_scale_lr`` counts gradient accumulation.
+    - A run starts with its global batch, the batch its lr was written for, and its lr.
+
+    The arguments are those of :class:`mmengine.runner.Runner`. Beside them the config may hold
+    ``load_from_weights='raw'|'ema'``: which weights ``load_from`` takes of a checkpoint that holds
+    both. Defaults to ``'raw'``, as the release transfers.
+    """
+
+    # What the checkpoint being loaded is for: 'load_from', 'resume' or 'test'.
+    _purpose: str = 'load_from'
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Set up the environment; without a GPU the process group is made here.
+
+        Args:
+            env_cfg (dict): The ``env_cfg`` of the config.
+        """
+        self._cpu_backend: tuple[str, str] | None = None
+        if self.distributed and get_device() == 'cpu' and not is_distributed():
+            dist_cfg = env_cfg.get('dist_cfg', {})
+            asked = dist_cfg.get('backend', 'nccl')
+            backend = 'gloo' if asked == 'nccl' else asked
+            init_cpu_process_group(self.launcher, backend, dist_cfg.get('timeout'))
+            self._cpu_backend = (asked, backend)
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Wrap the model for distributed training; on the CPU without SyncBN and device ids.
+
+        Args:
+            model_wrapper_cfg (dict, optional): Config of the wrapper.
+            model (nn.Module): The model.
+
+        Returns:
+            nn.Module: The wrapped model, or the model itself in a single-process run.
+        """
+        if not self.distributed or get_device() != 'cpu' or is_model_wrapper(model):
+            return super().wrap_model(model_wrapper_cfg, model)
+        if self._cpu_backend is not None:
+            asked, backend = self._cpu_backend
+            self.logger.info(
+                f'No GPU: {self.world_size} CPU processes over {backend}'
+                + (f' (the config asks for {asked}, which needs GPUs).' if asked != backend else '.')
+            )
+        names = [name for name, m in model.named_modules() if isinstance(m, SyncBatchNorm)]
+        sync_bn = self.cfg.get('sync_bn', None)
+        if names or sync_bn is not None:
+            self.logger.info(
+                f'SyncBN needs GPUs: {len(names)} SyncBN layers become BN, each process normalises '
+                'by its own part of the batch' + (f"; sync_bn='{sync_bn}' is ignored." if sync_bn else '.')
+            )
+        model = revert_sync_batchnorm(model)
+        # mmengine gives the local rank as device id and may convert to SyncBN again: DDP refuses
+        # both for a model on the CPU.
+        if model_wrapper_cfg is None:
+            wrapper = dict(
+                broadcast_buffers=False,
+                find_unused_parameters=self.cfg.get('find_unused_parameters', False),
+            )
+        else:
+            wrapper = dict(model_wrapper_cfg)
+        kind = wrapper.setdefault('type', 'MMDistributedDataParallel')
+        kind = MODEL_WRAPPERS.get(kind) if isinstance(kind, str) else kind
+        if kind is not None and issubclass(kind, DistributedDataParallel):
+            wrapper['device_ids'] = None
+        if sync_bn is None:
+            return super().wrap_model(wrapper, model)
+        self.cfg.sync_bn = None
+        try:
+            return super().wrap_model(wrapper, model)
+        finally:
+            self.cfg.sync_bn = sync_bn
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
+        """Scale the lr to the global batch if ``auto_scale_lr`` is enabled, and log both.
+
+        mmengine's own takes processes x batch per process for the batch of an update and forgets
+        ``accumulative_counts``: 8 x 32 accumulated 16 times is a batch of 4096, not of 256, and
+        would train with a sixteenth of the lr. It also leaves out the entry that the log's
+        ``base_lr`` is read from.
+
+        Args:
+            optim_wrapper (OptimWrapper): The wrapper whose lr is scaled.
+            auto_scale_lr (dict, optional): ``base_batch_size`` (the batch that the lr of the config
+                was chosen for) and ``enable``.
+
+        Raises:
+            ValueError: If ``auto_scale_lr`` is enabled without ``base_batch_size``.
+            RuntimeError: If the schedulers, which store the initial lr, have been built already.
+        """
+        auto_scale_lr = auto_scale_lr or {}
+        enabled = auto_scale_lr.get('enable', False)
+        base = auto_scale_lr.get('base_batch_size')
+        if enabled and not base:
+            raise ValueError(
+                f'auto_scale_lr={dict(auto_scale_lr)} is enabled without base_batch_size; give the '
+                'global batch size that the lr of the config was chosen for.'
+            )
+        if enabled and _any_scheduler(self.param_schedulers):
+            raise RuntimeError('scale_lr must run before the parameter schedulers are built: they store the lr.')
+        batch = _batch_size(self._train_dataloader)
+        many = isinstance(optim_wrapper, OptimWrapperDict)
+        wrappers = dict(optim_wrapper.items()) if many else {'': optim_wrapper}
+        for name, wrapper in wrappers.items():
+            count = wrapper._accumulative_counts
+            total = self.world_size * batch * count
+            if enabled:
+                # param_groups ends with base_param_settings, where the log's base_lr comes from
+                for group in wrapper.param_groups:
+                    group['lr'] *= total / base
+            rates = sorted({group['lr'] for group in wrapper.optimizer.param_groups})
+            lr = f'{rates[-1]:.4g}' + (f' (lowest group {rates[0]:.4g})' if len(rates) > 1 else '')
+            line = (
+                (f'{name}: ' if many else '')
+                + f'global batch {total} ({self.world_size} processes x {batch} per process x '
+                f'{count} accumulation), base batch {base}, lr {lr}'
+            )
+            if enabled:
+                self.logger.info(f'{line}, scaled by {total / base:.4g}')
+            elif base and total != base:
+                self.logger.warning(
+                    f'{line}: the lr was chosen for another batch and is NOT scaled; pass '
+                    '--auto-scale-lr (auto_scale_lr.enable=True) unless this is meant.'
+                )
+            else:
+                self.logger.info(line)
+
+    def val(self) -> dict:
+        """Validate; the checkpoint, if one is given, must hold every key of the model."""
+        self._purpose = 'test'
+        return super().val()
+
+    def test(self) -> dict:
+        """Test; the checkpoint, if one is given, must hold every key of the model."""
+        self._purpose = 'test'
+        return super().test()
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resume training; the checkpoint must hold the model's keys and no others.
+
+        Args:
+            filename (str): The checkpoint.
+            *args: Further arguments of :meth:`mmengine.runner.Runner.resume`.
+            **kwargs: As above.
+        """
+        self._purpose = 'resume'
+        super().resume(filename, *args, **kwargs)
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable = 'cpu',
+        strict: bool = False,
+        revise_keys: Sequence[tuple[str, str]] = ((r'^module\.', ''),),
+    ) -> dict:
+        """Load a checkpoint into the model and log what matched.
+
+        Args:
+            filename (str): What :func:`nepa_mm.checkpoints.read_checkpoint` reads.
+            map_location (str or callable): Where tensors are put. Defaults to ``'cpu'``.
+            strict (bool): Refuse any difference between the model's keys and the file's. Resuming
+                is strict and testing refuses missing and reshaped keys in any case.
+            revise_keys (Sequence[tuple[str, str]]): Regular expressions and replacements for the
+                keys of the file. Defaults to dropping the ``module.`` of a wrapped model.
+
+        Returns:
+            dict: The checkpoint as read, its weights under ``'state_dict'``.
+
+        Raises:
+            CheckpointError: If the file cannot be read safely, or too few keys match.
+        """
+        checkpoint = read_checkpoint(filename, map_location=map_location)
+        in_ema = {id(tensor) for tensor in checkpoint.get('ema_state_dict', {}).values()}
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+
+        state_dict, source = checkpoint['state_dict'], str(filename)
+        if 'ema_state_dict' in checkpoint:
+            # EMAHook saves the averaged weights as state_dict, and where the config has the hook it
+            # may just have put the raw ones back there.
+            average = checkpoint['ema_state_dict']
+            swapped = any(id(tensor) in in_ema for tensor in state_dict.values())
+            both = dict(state_dict=average, ema_state_dict=state_dict) if swapped else checkpoint
+            weights = {
+                'load_from': self.cfg.get('load_from_weights', 'raw'),
+                'resume': 'raw',  # the optimizer's state belongs to them
+                'test': 'raw' if swapped else 'ema',  # what the hooks have left in place
+            }[self._purpose]
+            state_dict, source = select_weights(both, weights, source)
+        for pattern, replacement in revise_keys:
+            state_dict = {re.sub(pattern, replacement, k): v for k, v in state_dict.items()}
+
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = model.module if isinstance(model, BaseTTAModel) else model
+        strict = strict or self._purpose == 'resume'
+        report = load_state_dict(model, state_dict, source=source, strict=strict)
+        self.logger.info(str(report))
+        absent = report.missing + report.reshaped
+        if self._purpose == 'resume':
+            absent += report.filled  # a start for fine-tuning, but not where a run has stopped
+        if self._purpose != 'load_from' and absent:
+            raise CheckpointError(
+                f'{source} does not hold every weight of the model; {self._purpose} with the config '
+                f'it was trained with.\n{report}'
+            )
+        self._has_loaded = True
+        return checkpoint
+
+
+def _batch_size(dataloader: DataLoader | dict) -> int:
+    """Batch size per process, of a data loader or its config, with or without a batch sampler."""
+    if isinstance(dataloader, DataLoader):
+        return dataloader.batch_sampler.batch_size  # type: ignore[union-attr]
+    return dataloader.get('batch_size') or dataloader['batch_sampler']['batch_size']
+
+
+def _any_scheduler(schedulers: Any) -> bool:
+    """Whether a (nested) list or dict of scheduler configs holds a scheduler built already."""
+    if isinstance(schedulers, dict):
+        return any(_any_scheduler(s) for s in schedulers.values())
+    if isinstance(schedulers, (list, tuple)):
+        return any(_any_scheduler(s) for s in schedulers)
+    return isinstance(schedulers, _ParamScheduler)

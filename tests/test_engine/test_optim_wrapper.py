@@ -1,0 +1,130 @@
+"""AutocastOptimWrapper: bfloat16 forward, float32 everything else."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import nn
+from torch.nn import functional as F
+
+from nepa_mm.engine import AutocastOptimWrapper
+
+IMAGES = torch.linspace(-1, 1, 8 * 6).reshape(8, 6)
+LABELS = torch.arange(8) // 3
+
+
+def build(optimizer=torch.optim.AdamW, **kwargs):
+    torch.manual_seed(0)
+    model = nn.Linear(6, 3)
+    optimizer = optimizer(model.parameters(), lr=0.1)
+    return model, AutocastOptimWrapper(optimizer=optimizer, **kwargs)
+
+
+def step(model, wrapper, images=IMAGES, labels=LABELS):
+    with wrapper.optim_context(model):
+        logits = model(images)
+    wrapper.update_params(F.cross_entropy(logits.float(), labels))
+    return logits
+
+
+def test_built_by_name_from_the_root_registry():
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    wrapper = OPTIM_WRAPPERS.build(dict(type='AutocastOptimWrapper', optimizer=optimizer))
+    assert type(wrapper) is AutocastOptimWrapper
+    assert wrapper.cast_dtype is torch.bfloat16
+
+
+def test_forward_is_bfloat16_and_weights_and_state_stay_float32():
+    model, wrapper = build()
+    before = model.weight.detach().clone()
+    logits = step(model, wrapper)
+    assert logits.dtype is torch.bfloat16
+    assert not torch.is_autocast_enabled('cpu')  # the context ends with the forward
+    assert model.weight.dtype is torch.float32
+    assert all(s['exp_avg'].dtype is torch.float32 for s in wrapper.optimizer.state.values())
+    # AdamW's first step moves each weight by the lr, but for weight decay
+    assert (model.weight - before).abs().mean().item() == pytest.approx(0.1, rel=0.05)
+
+
+def test_loss_falls():
+    model, wrapper = build()
+    losses = [F.cross_entropy(step(model, wrapper).float(), LABELS).item() for _ in range(20)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_accumulation_updates_every_second_time_with_the_mean_gradient():
+    model, wrapper = build(torch.optim.SGD, accumulative_counts=2)
+    wrapper.initialize_count_status(model, 0, 4)
+    before = model.weight.detach().clone()
+    step(model, wrapper, IMAGES[:4], LABELS[:4])
+    assert torch.equal(model.weight, before)
+    step(model, wrapper, IMAGES[4:], LABELS[4:])
+    whole, reference = build(torch.optim.SGD)
+    step(whole, reference)
+    torch.testing.assert_close(model.weight, whole.weight, atol=1e-3, rtol=0)
+    assert not torch.equal(model.weight, before)
+
+
+def test_gradients_are_clipped():
+    torch.manual_seed(0)
+    model = nn.Linear(6, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    wrapper = AutocastOptimWrapper(optimizer=optimizer, clip_grad=dict(max_norm=0.01))
+    before = [p.detach().clone() for p in model.parameters()]
+    step(model, wrapper)
+    moved = torch.cat([(p - b).flatten() for p, b in zip(model.parameters(), before, strict=True)])
+    assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_state_dict_round_trip():
+    model, wrapper = build()
+    step(model, wrapper)
+    twin, other = build()
+    twin.load_state_dict(model.state_dict())
+    other.load_state_dict(copy.deepcopy(wrapper.state_dict()))
+    step(model, wrapper)
+    step(twin, other)
+    assert torch.equal(model.weight, twin.weight)
+
+
+def test_state_passes_between_precisions():
+    model, wrapper = build()
+    step(model, wrapper)
+    plain = OptimWrapper(torch.optim.AdamW(nn.Linear(6, 3).parameters(), lr=0.5))
+    plain.load_state_dict(copy.deepcopy(wrapper.state_dict()))
+    assert plain.optimizer.param_groups[0]['lr'] == 0.1
+    # AmpOptimWrapper's state has a loss scaler besides
+    state = copy.deepcopy(wrapper.state_dict())
+    state['loss_scaler'] = dict(scale=65536.0)
+    wrapper.load_state_dict(state)
+    assert [int(s['step']) for s in wrapper.optimizer.state.values()] == [1, 1]
+
+
+@pytest.mark.parametrize('dtype', ['float16', torch.float16])
+def test_float16_is_sent_to_amp_optim_wrapper(dtype):
+    with pytest.raises(ValueError, match="needs a loss scaler; use type='AmpOptimWrapper'"):
+        build(dtype=dtype)
+
+
+def test_float32_is_sent_to_optim_wrapper():
+    with pytest.raises(ValueError, match="got 'float32'; for float32 use type='OptimWrapper'"):
+        build(dtype='float32')
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_forward_is_bfloat16_on_a_gpu():
+    model = nn.Linear(6, 3).cuda()
+    wrapper = AutocastOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    logits = step(model, wrapper, IMAGES.cuda(), LABELS.cuda())
+    assert logits.dtype is torch.bfloat16
+    assert model.weight.grad is None or model.weight.grad.dtype is torch.float32
+
+
+def test_a_model_on_the_cpu_is_autocast_on_the_cpu():
+    model, wrapper = build()
+    with wrapper.optim_context(model):
+        assert torch.is_autocast_enabled('cpu')
+        assert torch.get_autocast_dtype('cpu') is torch.bfloat16
