@@ -1,0 +1,16 @@
+# UPerNet on the CPU-sized backbone.
+_base_ = './upernet_nepa_base-p14.py'
+model = dict(
+    data_preprocessor=dict(size=(160, 160)),
+    backbone=dict(
+        arch=dict(_delete_=True, embed_dims=192, num_layers=6, num_heads=3, feedforward_channels=768),
+        patch_size=8,
+        layer_scale_init=0.1,
+        drop_path_rate=0.0,
+        out_indices=(1, 2, 3, 5),
+    ),
+    neck=dict(in_channels=192, patch_size=8),
+    decode_head=dict(in_channels=[192, 192, 192, 192], channels=96),
+    auxiliary_head=dict(in_channels=192, channels=64),
+    test_cfg=dict(mode='slide', crop_size=(160, 160), stride=(107, 107)),
+)
