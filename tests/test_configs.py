@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 
 from nepa_mm.models import NEPAViT
-from nepa_mm.models.backbones.nepa_vit import ARCHS
+from nepa_mm.models.backbones.archs import ARCHS
 
 ROOT = Path(__file__).parents[1]
 LEAFS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
@@ -25,12 +25,12 @@ def test_there_are_configs_for_every_use():
     assert {p.parent.name for p in LEAFS} >= {'pretrain', 'classification', 'segmentation', 'demo'}
 
 
-def _image(path: Path, size=(48, 64)) -> None:
+def make_image(path: Path, size=(48, 64)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.random.default_rng(len(str(path))).integers(0, 256, (*size, 3), dtype=np.uint8))
 
 
-def _label(path: Path, values, size=(48, 64)) -> None:
+def make_label(path: Path, values, size=(48, 64)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     label = np.resize(np.repeat(np.array(values, dtype=np.uint8), 8), size[1])
     cv2.imwrite(str(path), np.tile(label, (size[0], 1)))
@@ -42,21 +42,23 @@ def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('configs')
     for i in range(4):
         for split in ('train', 'val'):
-            _image(folder / f'data/imagenet/{split}/n0{i % 2}/{i}.jpg')
-            _image(folder / f'data/camvid/images/{split}/{i}.jpg')
-            _label(folder / f'data/camvid/annotations/{split}/{i}.png', [0, 5, 10, 255])
-            _image(folder / f'data/demo_scenes/classification/{split}/class{i % 2}/{i}.jpg', (128, 128))
+            make_image(folder / f'data/imagenet/{split}/n0{i % 2}/{i}.jpg')
+            make_image(folder / f'data/camvid/images/{split}/{i}.jpg')
+            make_label(folder / f'data/camvid/annotations/{split}/{i}.png', [0, 5, 10, 255])
+            make_image(folder / f'data/demo_scenes/classification/{split}/class{i % 2}/{i}.jpg', (128, 128))
         for split in ('training', 'validation'):
-            _image(folder / f'data/ade/ADEChallengeData2016/images/{split}/{i}.jpg')
-            _label(folder / f'data/ade/ADEChallengeData2016/annotations/{split}/{i}.png', [0, 1, 75, 150])
-            _image(folder / f'data/demo_scenes/images/{split}/{i}.jpg', (128, 128))
-            _label(folder / f'data/demo_scenes/annotations/{split}/{i}.png', [0, 1, 7, 13], (128, 128))
-        _image(folder / f'data/images/deep/er/{i}.jpg')
-        _image(folder / f'data/photos/{i}.jpg')
+            make_image(folder / f'data/ade/ADEChallengeData2016/images/{split}/{i}.jpg')
+            make_label(folder / f'data/ade/ADEChallengeData2016/annotations/{split}/{i}.png', [0, 1, 75, 150])
+            make_image(folder / f'data/my_dataset/images/{split}/{i}.jpg')
+            make_label(folder / f'data/my_dataset/annotations/{split}/{i}.png', [0, 1, 2, 3])
+            make_image(folder / f'data/demo_scenes/images/{split}/{i}.jpg', (128, 128))
+            make_label(folder / f'data/demo_scenes/annotations/{split}/{i}.png', [0, 1, 7, 13], (128, 128))
+        make_image(folder / f'data/images/deep/er/{i}.jpg')
+        make_image(folder / f'data/photos/{i}.jpg')
     return folder
 
 
-def _shrink(cfg: Config) -> None:
+def shrink(cfg: Config) -> None:
     model, backbone = cfg.model, cfg.model.backbone
     depth = (ARCHS[backbone.arch] if isinstance(backbone.arch, str) else backbone.arch)['num_layers']
     backbone.arch = dict(embed_dims=WIDTH, num_layers=depth, num_heads=2, feedforward_channels=2 * WIDTH)
@@ -80,7 +82,7 @@ def _shrink(cfg: Config) -> None:
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=1)
 
 
-def _save_what_it_starts_from(backbone, folder: Path) -> dict | None:
+def save_what_it_starts_from(backbone, folder: Path) -> dict | None:
     """The checkpoint that init_cfg names, holding random weights of the shrunk backbone; returns those."""
     init_cfg = backbone.get('init_cfg')
     if init_cfg is None:
@@ -99,8 +101,8 @@ def test_config(path, data, tmp_path, monkeypatch):
     cfg = Config.fromfile(path)
     assert cfg.custom_imports.imports == ['nepa_mm']
     assert cfg.auto_scale_lr.base_batch_size > 0
-    _shrink(cfg)
-    start = _save_what_it_starts_from(cfg.model.backbone, data)
+    shrink(cfg)
+    start = save_what_it_starts_from(cfg.model.backbone, data)
     cfg.work_dir, cfg.launcher = str(tmp_path), 'none'
     runner = RUNNERS.build(cfg)
 

@@ -30,8 +30,8 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
         ``message_hub``, ...). A bare state dict comes back under ``state_dict``.
 
     Raises:
-        CheckpointError: The path is empty or missing; the file is empty, damaged, a web page, or holds objects that
-        would run
+        CheckpointError: The path is empty, missing or a URL; the file is empty, damaged, a web page, or holds objects
+        that would run
             code; or it holds no weights.
     """
     if not path or not str(path).strip():
@@ -39,6 +39,8 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
             'The checkpoint path is empty, so training would start from scratch unnoticed. Name a file '
             '(checkpoint=... in init_cfg, or --cfg-options), or remove init_cfg to train from scratch on purpose.'
         )
+    if '://' in str(path):
+        raise CheckpointError(f'{path} is no local path, and nothing is fetched here; download the file and name it.')
     file = Path(path).expanduser()
     if file.is_dir():
         if not (file / RELEASE_WEIGHTS).is_file():

@@ -230,6 +230,11 @@ def test_a_runs_own_records_are_readable(tmp_path):
     assert hub['log'].mean() == 1.5 and hub['log'].statistics('max') == 2.0 and hub['lr'] == 0.5
 
 
+def test_a_url_is_not_taken_for_a_missing_file():
+    with pytest.raises(CheckpointError, match='is no local path, and nothing is fetched here'):
+        read_checkpoint('hf://someone/weights')
+
+
 def test_directory_without_weights(tmp_path):
     with pytest.raises(CheckpointError, match='directory without model.safetensors'):
         read_checkpoint(tmp_path)

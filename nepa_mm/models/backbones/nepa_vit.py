@@ -1,36 +1,21 @@
 """NEPAViT: the one vision transformer that pretrains, classifies and segments."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
-from timm.layers import PatchEmbed, RotaryEmbeddingDinoV3
-from timm.models.eva import EvaBlock
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...checkpoints import load_weights
 from ..utils import FeatureMaps
+from .archs import check_arch
+from .nepa_layers import MLPS, NORM_EPS, QK_NORMS, build_layer, build_rope
 
-ARCHS: dict[str, dict[str, int]] = {
-    name: dict(embed_dims=d, num_layers=n, num_heads=h, feedforward_channels=4 * d)
-    for name, d, n, h in (
-        ('tiny', 192, 12, 3),
-        ('small', 384, 12, 6),
-        ('base', 768, 12, 12),
-        ('large', 1024, 24, 16),
-        ('huge', 1280, 32, 16),
-    )
-}
-QK_NORMS = ('none', 'plain', 'affine')
-MLPS = ('gelu', 'swiglu')
 OUT_TYPES = ('raw', 'featmap', 'avg_featmap', 'last_token')
-ROPE_DEFAULTS: dict[str, float | None] = dict(base=100.0, rescale=2.0, shift=None, jitter=None)
-# The release normalises with eps 1e-12 everywhere (its config.json, `layer_norm_eps`).
-NORM_EPS = 1e-12
 INIT_STD = 0.02
 
 
@@ -113,7 +98,7 @@ class NEPAViT(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.init_cfg: dict | list[dict] | None
-        self.arch_settings = _check_arch(arch)
+        self.arch_settings = check_arch(arch)
         self.embed_dims = self.arch_settings['embed_dims']
         self.num_layers = self.arch_settings['num_layers']
         num_heads = self.arch_settings['num_heads']
@@ -152,9 +137,9 @@ class NEPAViT(BaseModule):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims)) if mask_ratio > 0 else None
         self.drop_after_embed = nn.Dropout(drop_rate)
-        self.rope = _build_rope(rope, head_dim=self.embed_dims // num_heads)
+        self.rope = build_rope(rope, head_dim=self.embed_dims // num_heads)
         self.layers = nn.ModuleList(
-            _build_layer(
+            build_layer(
                 **self.arch_settings,
                 qk_norm=qk_norm,
                 mlp=mlp,
@@ -359,98 +344,9 @@ class NEPAViT(BaseModule):
         return num_depths - 1, num_depths
 
 
-def _build_layer(
-    embed_dims: int,
-    num_heads: int,
-    feedforward_channels: int,
-    qk_norm: str,
-    mlp: str,
-    layer_scale_init: float | None,
-    qkv_bias: bool,
-    drop_rate: float,
-    attn_drop_rate: float,
-    drop_path_rate: float,
-    **_: Any,
-) -> EvaBlock:
-    """Build timm's EVA block in the form that reproduces the release's layer."""
-
-    def norm_layer(dim: int, **kwargs: Any) -> nn.LayerNorm:
-        return nn.LayerNorm(dim, eps=NORM_EPS, **kwargs)
-
-    layer = EvaBlock(
-        embed_dims,
-        num_heads=num_heads,
-        qkv_bias=qkv_bias,
-        # timm takes a ratio and cuts it to an integer; half a channel more survives the rounding of the division.
-        mlp_ratio=(feedforward_channels + 0.5) / embed_dims,
-        swiglu_mlp=mlp == 'swiglu',
-        # Gate and value as two layers (timm: SwiGLU with an alignment): a plain renaming of the release's weights, and
-        # no strided halves to copy in the forward pass.
-        swiglu_align_to=int(mlp == 'swiglu'),
-        attn_type='rope',
-        rotate_half=True,
-        num_prefix_tokens=1,
-        proj_drop=drop_rate,
-        attn_drop=attn_drop_rate,
-        drop_path=drop_path_rate,
-        init_values=layer_scale_init,
-        norm_layer=norm_layer,
-    )
-    if qk_norm != 'none':
-        # timm's own qk_norm would bring a bias along.
-        head_dim = embed_dims // num_heads
-        for name in ('q_norm', 'k_norm'):
-            norm = nn.LayerNorm(head_dim, eps=NORM_EPS, elementwise_affine=qk_norm == 'affine', bias=False)
-            setattr(layer.attn, name, norm)
-    return layer
-
-
-def _build_rope(rope: Mapping[str, float | None] | bool | None, head_dim: int) -> RotaryEmbeddingDinoV3 | None:
-    if rope is None or rope is False:
-        return None
-    given = {} if rope is True else dict(rope)
-    unknown = sorted(set(given) - set(ROPE_DEFAULTS))
-    if unknown:
-        raise ValueError(f'NEPAViT: rope has no option {unknown}; it takes {sorted(ROPE_DEFAULTS)}.')
-    if head_dim % 4:
-        raise ValueError(
-            f'NEPAViT: RoPE in two dimensions needs a head dimension divisible by 4, got {head_dim}. '
-            'Change embed_dims or num_heads, or switch it off with rope=None.'
-        )
-    options = {**ROPE_DEFAULTS, **given}
-    return RotaryEmbeddingDinoV3(
-        head_dim,
-        temperature=options['base'],
-        rescale_coords=options['rescale'],
-        shift_coords=options['shift'],
-        jitter_coords=options['jitter'],
-        rotate_half=True,
-    )
-
-
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ValueError(f'NEPAViT: {name}={value!r} is unknown; choose one of {list(choices)}.')
-
-
-def _check_arch(arch: str | Mapping[str, int]) -> dict[str, int]:
-    if isinstance(arch, str):
-        if arch not in ARCHS:
-            raise ValueError(
-                f'NEPAViT: arch={arch!r} is unknown; choose one of {list(ARCHS)}, or a dict of {list(ARCHS["base"])}.'
-            )
-        return dict(ARCHS[arch])
-    settings = dict(arch)
-    if set(settings) != set(ARCHS['base']):
-        raise ValueError(f'NEPAViT: an arch dict needs exactly the keys {list(ARCHS["base"])}, got {list(settings)}.')
-    for key, value in settings.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f'NEPAViT: arch[{key!r}]={value!r} is not a positive integer.')
-    if settings['embed_dims'] % settings['num_heads']:
-        raise ValueError(
-            f'NEPAViT: embed_dims={settings["embed_dims"]} is not divisible by num_heads={settings["num_heads"]}.'
-        )
-    return settings
 
 
 def _check_out_indices(out_indices: int | Sequence[int], num_layers: int) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from mmengine.registry import MODELS
 from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 
-from ..backbones.nepa_vit import NORM_EPS
+from ..backbones.nepa_layers import NORM_EPS
 
 
 @MODELS.register_module()
