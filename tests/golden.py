@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nepa_mm.models import NEPAViT
 
+ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / 'data' / 'golden'
 CASES = json.loads((GOLDEN / 'cases.json').read_text())
 PRETRAIN_CASES = [name for name in CASES if name.startswith('pretrain')]

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
+from mmengine.registry import MODELS, RUNNERS
 
-from nepa_mm.models import NEPAViT
 from nepa_mm.models.backbones.archs import ARCHS
 
 ROOT = Path(__file__).parents[1]
@@ -79,16 +78,31 @@ def shrink(cfg: Config) -> None:
         cfg.val_dataloader.dataset.indices = 1
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1, val_interval=1 if has_val else 10**9)
     cfg.log_processor = dict(by_epoch=False)
+    cfg.default_hooks.logger = dict(type='LoggerHook', interval=1)
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=1)
 
 
+def source_of(checkpoint: str) -> Config:
+    """The pretraining config whose last checkpoint is at this path."""
+    run, name = Path(checkpoint).parts[-2:]
+    # The demo names its runs after its stages.
+    matches = [p for p in LEAFS if p.stem == run or (run == 'pretrain' and p.parent.name == 'demo')]
+    matches = [p for p in matches if 'upernet' not in p.stem and 'linear' not in p.stem]
+    assert len(matches) == 1, f'{checkpoint} is the run of {matches}'
+    cfg = Config.fromfile(matches[0])
+    length = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
+    assert name == f'{"epoch" if "max_epochs" in cfg.train_cfg else "iter"}_{length}.pth'
+    return cfg
+
+
 def save_what_it_starts_from(backbone, folder: Path) -> dict | None:
-    """The checkpoint that init_cfg names, holding random weights of the shrunk backbone; returns those."""
+    """The checkpoint that init_cfg names: random weights of *its own* config's backbone, shrunk; returns those."""
     init_cfg = backbone.get('init_cfg')
     if init_cfg is None:
         return None
-    keep = ('arch', 'patch_size', 'qk_norm', 'mlp', 'layer_scale_init')
-    weights = NEPAViT(**{k: v for k, v in backbone.items() if k in keep}).state_dict()
+    source = source_of(init_cfg.checkpoint)
+    shrink(source)
+    weights = MODELS.build(source.model.backbone).state_dict()
     path = folder / init_cfg.checkpoint
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(dict(state_dict={'backbone.' + k: v for k, v in weights.items()}, meta={}), path)

@@ -10,7 +10,7 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line; nothing heavy is imported before, so ``--help`` is quick."""
     parser = argparse.ArgumentParser(description='Test a checkpoint')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file, directory or address')
+    parser.add_argument('checkpoint', help='checkpoint file or release directory')
     parser.add_argument('--work-dir', help='folder for logs and metrics (default: ./work_dirs/CONFIG_NAME)')
     parser.add_argument(
         '--out',

@@ -30,7 +30,16 @@ train_pipeline = [
         magnitude_std=0.5,
         hparams=dict(pad_val=[128, 128, 128], interpolation='bicubic'),
     ),
-    dict(type='RandomErasing', erase_prob=0.25, mode='rand', min_area_ratio=0.02, max_area_ratio=1 / 3),
+    dict(
+        type='RandomErasing',
+        erase_prob=0.25,
+        mode='rand',
+        min_area_ratio=0.02,
+        max_area_ratio=1 / 3,
+        # Per pixel N(0, 1) after normalisation, as timm erases.
+        fill_color=[127.5, 127.5, 127.5],
+        fill_std=[127.5, 127.5, 127.5],
+    ),
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
@@ -43,8 +52,12 @@ optim_wrapper = dict(
         layer_decay_rate=0.65,
         bias_decay_mult=0.0,
         flat_decay_mult=0.0,
-        # The classifier and the final norm learn at 1e-3, whatever the batch.
-        custom_keys={'head.fc.weight': dict(lr_mult=1 / 6), 'head.fc.bias': dict(lr_mult=1 / 6, decay_mult=0.0)},
+        # The classifier and the final norm learn at 1e-3 (at the base batch; --auto-scale-lr scales them too).
+        custom_keys={
+            'head.fc.weight': dict(lr_mult=1 / 6),
+            'head.fc.bias': dict(lr_mult=1 / 6, decay_mult=0.0),
+            'backbone.norm.': dict(lr_mult=1 / 6, decay_mult=0.0),
+        },
     ),
     clip_grad=dict(max_norm=1.0),
 )

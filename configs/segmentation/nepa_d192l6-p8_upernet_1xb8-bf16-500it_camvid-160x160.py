@@ -16,6 +16,7 @@ model = dict(
     ),
     decode_head=dict(num_classes=11),
     auxiliary_head=dict(num_classes=11),
+    test_cfg=dict(_delete_=True, mode='whole'),
 )
 # From a short pretraining, the layers still have far to go: no layer decay.
 optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(layer_decay_rate=1.0))

@@ -1,6 +1,7 @@
-# Template for your own data set in ADE20K's folder form, one GPU. Copy it, and set what stands above the line.
+# Template for your own data set in ADE20K's folder form, one GPU. Copy it beside itself, and edit what stands above the
+# line (--cfg-options comes too late for these: the config below is made from them).
 #
-#   data/my_dataset/images/{training,validation}/*.jpg
+#   data/my_dataset/images/{training,validation}/*.jpg         or .png, .jpeg, ...
 #   data/my_dataset/annotations/{training,validation}/*.png    8-bit, one value per pixel, same stem as the image
 #
 # With `reduce_zero_label` as in ADE20K, 0 is "no label" (ignored) and class k of the list below is stored as k + 1.
@@ -20,7 +21,7 @@ max_iters = 40000
 # ---------------------------------------------------------------------------------------------------------------------
 
 dataset = dict(
-    type='BaseSegDataset',
+    type='FolderSegDataset',
     data_root=data_root,
     metainfo=dict(classes=classes, palette=palette),
     reduce_zero_label=reduce_zero_label,

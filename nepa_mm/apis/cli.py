@@ -91,6 +91,8 @@ def train_config(args: argparse.Namespace, configs: str | Path) -> Config:
     if args.resume is not None:
         _resume(cfg, args.resume)
     _fit_dataloaders(cfg)
+    for name in ('train_dataloader', 'val_dataloader'):
+        _check_data((cfg.get(name) or {}).get('dataset'), f'{name}.dataset')
     return cfg
 
 
@@ -135,6 +137,7 @@ def test_config(args: argparse.Namespace, configs: str | Path) -> Config:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     _fit_dataloaders(cfg)
+    _check_data(cfg.test_dataloader.get('dataset'), 'test_dataloader.dataset')
     return cfg
 
 
@@ -272,8 +275,12 @@ def _resume(cfg: Config, resume: str) -> None:
 
 
 def _check_checkpoint(path: str) -> None:
-    """Refuse a local path that does not exist; remote ones are the loader's to check."""
-    if '://' in path or os.path.exists(path):
+    """Refuse a path that does not exist, before anything is built."""
+    if '://' in path:
+        raise UsageError(
+            f'checkpoint {path!r} is no local path, and nothing is fetched here; download it and name the file'
+        )
+    if os.path.exists(path):
         return
     folder = Path(path).parent
     names = sorted(p.name for p in folder.glob('*.pth')) if folder.is_dir() else []
@@ -329,6 +336,20 @@ def _fit_dataloaders(cfg: Config) -> None:
         # Without a GPU pinning only warns; without workers there is none to keep and torch raises.
         loader.pin_memory = loader.pin_memory and gpu
         loader.persistent_workers = loader.persistent_workers and loader.get('num_workers', 0) > 0
+
+
+def _check_data(dataset: Any, key: str) -> None:
+    """Refuse a local data root that does not exist, before the hosts stumble over it inside their loaders."""
+    if isinstance(dataset, dict):
+        root = dataset.get('data_root')
+        if isinstance(root, str) and '://' not in root and not os.path.exists(root):
+            raise UsageError(
+                f'{key}.data_root={root!r} does not exist (seen from {os.getcwd()}); put the data there, or name its '
+                f'folder: --cfg-options {key}.data_root=...'
+            )
+        _check_data(dataset.get('dataset'), f'{key}.dataset')  # a wrapper, such as RepeatDataset
+        for i, part in enumerate(dataset.get('datasets') or ()):
+            _check_data(part, f'{key}.datasets.{i}')
 
 
 def _dataloaders(cfg: Config) -> list[ConfigDict]:

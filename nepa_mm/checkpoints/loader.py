@@ -10,13 +10,14 @@ import torch
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from .reader import CheckpointError, read_checkpoint
+from .reader import RELEASE_EMA_WEIGHTS, CheckpointError, read_checkpoint
 from .release_keys import from_release, is_release
 
 _QK_NORM = re.compile(r'layers\.\d+\.attn\.[qk]_norm\.weight$')
-# A backbone may lack or bring these without being another backbone: the masking ablation's token, and the final norm
-# that `final_norm=False` leaves out.
-_OPTIONAL = re.compile(r'(^|\.)(mask_token|norm\.(weight|bias))$')
+# A backbone may lack or bring these without being another one: the masking ablation's token, and the final norm, which
+# a model with `final_norm=False` leaves unused (but which no model may miss).
+_MAY_LACK = re.compile(r'(^|\.)mask_token$')
+_MAY_BRING = re.compile(r'(^|\.)(mask_token|norm\.(weight|bias))$')
 # What a checkpoint may carry before the names of the module that is loaded.
 _WRAPPERS = ('', 'module.', 'backbone.', 'module.backbone.')
 
@@ -78,9 +79,23 @@ def load_weights(
     Raises:
         CheckpointError: See :func:`read_checkpoint` and :func:`load_state_dict`.
     """
-    loaded = read_checkpoint(checkpoint, map_location)
+    loaded = read_checkpoint(_release_file(checkpoint, weights), map_location)
+    if Path(checkpoint).is_dir():
+        return load_state_dict(module, loaded['state_dict'], source=f'{checkpoint} ({weights} weights)', strict=strict)
     state_dict, source = select_weights(loaded, weights, str(checkpoint))
     return load_state_dict(module, state_dict, source=source, prefix=prefix, strict=strict)
+
+
+def _release_file(checkpoint: str | Path, weights: str) -> str | Path:
+    """The file of a release directory that holds the raw weights, or their average; other paths as they are."""
+    if weights == 'ema' and Path(checkpoint).is_dir():
+        file = Path(checkpoint) / RELEASE_EMA_WEIGHTS
+        if not file.is_file():
+            raise CheckpointError(
+                f"{checkpoint} has no {RELEASE_EMA_WEIGHTS}, which holds EMA weights; use weights='raw'."
+            )
+        return file
+    return checkpoint
 
 
 def select_weights(checkpoint: Mapping[str, Any], weights: str, source: str) -> tuple[dict[str, Tensor], str]:
@@ -123,12 +138,13 @@ def load_state_dict(
         LoadReport: What was loaded and what was not.
 
     Raises:
-        CheckpointError: Nothing matches, the backbone is another one, or there is any difference and ``strict`` is set.
+        CheckpointError: Nothing matches, the backbone is another one, a value is NaN or infinite, or there is any
+            difference and ``strict`` is set.
     """
     module = module.module if is_model_wrapper(module) else module  # type: ignore[assignment]
     own = module.state_dict()
     backbone = 'backbone.' if hasattr(module, 'backbone') else ''
-    tensors = {k: v for k, v in state_dict.items() if isinstance(v, Tensor)}
+    tensors = {k.removeprefix('module.'): v for k, v in state_dict.items() if isinstance(v, Tensor)}
     if is_release(tensors):
         # A release file is a backbone, and perhaps its classifier.
         tensors = {k if k.startswith('head.') else backbone + k: v for k, v in from_release(tensors).items()}
@@ -146,6 +162,12 @@ def load_state_dict(
     _refuse_unnoticed_scratch(report, own, tensors, backbone, strict)
 
     chosen = {name: tensors[name] for name in report.matched}
+    broken = [n for n, v in chosen.items() if v.is_floating_point() and not torch.isfinite(v).all()]
+    if broken:
+        raise CheckpointError(
+            f'{source} holds NaN or infinite values in {len(broken)} tensors ({_shorten(broken)}): the run that wrote '
+            'it had diverged. Take an earlier checkpoint.'
+        )
     chosen |= {name: torch.ones_like(own[name]) for name in report.filled}
     module.load_state_dict(chosen, strict=False)
     return report
@@ -158,6 +180,8 @@ def _strip(tensors: dict[str, Tensor], own: Iterable[str], prefix: str | None, s
         return {k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)}
 
     names = set(own)
+    if prefix:
+        prefix = prefix if prefix.endswith('.') else prefix + '.'
     if prefix is not None:
         stripped = under(prefix)
         if not stripped:
@@ -183,13 +207,13 @@ def _refuse_unnoticed_scratch(
     # Beside a bare backbone's own names, what a checkpoint holds is not the backbone's but some head's.
     own_parts = {name.split('.')[0] for name in own}
 
-    def of_backbone(names: Iterable[str]) -> list[str]:
+    def of_backbone(names: Iterable[str], optional: re.Pattern | None = None) -> list[str]:
         inside = (n for n in names if (n.startswith(backbone) if backbone else n.split('.')[0] in own_parts))
-        return [n for n in inside if not _OPTIONAL.search(n)]
+        return [n for n in inside if optional is None or not optional.search(n)]
 
     wrong = [
-        (of_backbone(report.missing), 'are missing from the checkpoint'),
-        (of_backbone(report.unexpected), 'of the checkpoint have no place in it'),
+        (of_backbone(report.missing, _MAY_LACK), 'are missing from the checkpoint'),
+        (of_backbone(report.unexpected, _MAY_BRING), 'of the checkpoint have no place in it'),
         (
             [f'{n} {tuple(tensors[n].shape)} for {tuple(own[n].shape)}' for n in of_backbone(report.reshaped)],
             'have another shape',

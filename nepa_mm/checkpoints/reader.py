@@ -9,7 +9,9 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import get_torch_safe_globals
 
+# Files of a directory in the release's format (method: the Hugging Face repositories of the authors).
 RELEASE_WEIGHTS = 'model.safetensors'
+RELEASE_EMA_WEIGHTS = 'pytorch_model_ema.bin'
 
 
 class CheckpointError(RuntimeError):
@@ -23,7 +25,7 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
         path (str | Path): A ``.pth`` of mmengine or a bare state dict (read with ``weights_only=True``; mmengine's own
             records of a run are allowed beside tensors), a ``.safetensors`` file, or a directory in the release's
             format (its ``model.safetensors`` is read).
-        map_location: As in ``torch.load``. Defaults to 'cpu'.
+        map_location: As in ``torch.load``; safetensors are read on the CPU. Defaults to 'cpu'.
 
     Returns:
         dict[str, Any]: ``state_dict`` and, for a run's checkpoint, what stands beside it (``meta``, ``optimizer``,
@@ -56,7 +58,7 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
         raise CheckpointError(f'Checkpoint {file} is empty (0 bytes); copy or download it again.')
     if head.lstrip()[:1] == b'<':
         raise CheckpointError(f'Checkpoint {file} is a web page or XML, not weights; download the file itself.')
-    checkpoint = _read_safetensors(file, map_location) if head[8:9] == b'{' else _read_torch(file, map_location)
+    checkpoint = _read_safetensors(file) if head[8:9] == b'{' else _read_torch(file, map_location)
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f'Checkpoint {file} holds a {type(checkpoint).__name__}; expected a dict of weights.')
     if 'state_dict' not in checkpoint:
@@ -69,12 +71,12 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
     return checkpoint
 
 
-def _read_safetensors(file: Path, map_location: Any) -> dict[str, Any]:
+def _read_safetensors(file: Path) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return load_file(file, device=str(map_location))
+        return load_file(file)  # on the CPU; loading into a module moves them
     except SafetensorError as error:
         raise CheckpointError(
             f'Checkpoint {file} is damaged or cut short ({error}); copy or download it again.'

@@ -113,6 +113,7 @@ def to_release(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             renamed[release_name] = tensor
         else:
             renamed[_RELEASE_PREFIX + release_name] = tensor
+    # `mask_token`, of the masking ablation, has no name in the release.
     _refuse(unknown, 'NEPAViT (cls_token, patch_embed.*, layers.N.*, norm.*) or its classifier (head.*)')
     return renamed
 

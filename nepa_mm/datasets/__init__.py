@@ -1,6 +1,6 @@
 """Data sets that mmpretrain and mmseg lack.
 
-``CamVidDataset`` inherits from mmseg's class and is imported by need: pretraining never imports mmseg's data sets.
+They inherit from mmseg's class and are imported by need: pretraining never imports mmseg's data sets.
 """
 
 from typing import TYPE_CHECKING
@@ -11,7 +11,12 @@ from ..registry import import_by_need
 
 if TYPE_CHECKING:
     from .camvid import CamVidDataset
+    from .folder_seg import FolderSegDataset
 
-__getattr__ = import_by_need(__name__, {'CamVidDataset': 'nepa_mm.datasets.camvid'}, MMSEG_DATASETS)
+__getattr__ = import_by_need(
+    __name__,
+    {'CamVidDataset': 'nepa_mm.datasets.camvid', 'FolderSegDataset': 'nepa_mm.datasets.folder_seg'},
+    MMSEG_DATASETS,
+)
 
-__all__ = ['CamVidDataset']
+__all__ = ['CamVidDataset', 'FolderSegDataset']

@@ -40,7 +40,7 @@ class BackboneLayerDecayConstructor(DefaultOptimWrapperConstructor):
       and its ``decay_mult`` replaces the two above. As in mmengine.
 
     Raises:
-        ValueError: ``paramwise_cfg`` holds other keys, or a rate outside of (0, 1].
+        ValueError: ``paramwise_cfg`` holds other keys, a rate outside of (0, 1], or a custom key that matches nothing.
         TypeError: ``model.backbone`` has no ``get_layer_depth``.
     """
 
@@ -92,6 +92,9 @@ class BackboneLayerDecayConstructor(DefaultOptimWrapperConstructor):
             )
             group['params'].append(param)
             group['param_names'].append(name)
+        unused = [key for key in cfg['custom_keys'] if not any(key in name for name, _ in model.named_parameters())]
+        if unused:
+            raise ValueError(f'custom_keys {unused} match no parameter; names are as in model.named_parameters().')
         return sorted(groups.values(), key=lambda g: (g.pop('depth'), -g['weight_decay']))
 
     def _checked_paramwise_cfg(self) -> dict[str, Any]:
@@ -105,8 +108,14 @@ class BackboneLayerDecayConstructor(DefaultOptimWrapperConstructor):
             layer_decay_rate=1.0, decay_last_layer=False, bias_decay_mult=0.0, flat_decay_mult=0.0, custom_keys={}
         )
         cfg = defaults | given
-        if not 0 < cfg['layer_decay_rate'] <= 1:
-            raise ValueError(f'layer_decay_rate={cfg["layer_decay_rate"]} is outside of (0, 1].')
+        rate = cfg['layer_decay_rate']
+        if not isinstance(rate, (int, float)) or not 0 < rate <= 1:
+            raise ValueError(f'layer_decay_rate={rate!r} is no number in (0, 1].')
+        for key, custom in cfg['custom_keys'].items():
+            if not set(custom) <= {'lr_mult', 'decay_mult'}:
+                raise ValueError(f'custom_keys[{key!r}]={dict(custom)} takes lr_mult and decay_mult only.')
+        if 'lr' not in self.optimizer_cfg:
+            raise ValueError(f'optimizer={dict(self.optimizer_cfg)} needs an lr for layers to differ from.')
         return cfg
 
 

@@ -6,22 +6,24 @@ import datetime
 import os
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
-from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import BaseModule, BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
 from mmengine.registry import MODEL_WRAPPERS, RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from nepa_mm.checkpoints import CheckpointError, load_state_dict, read_checkpoint
+from nepa_mm.checkpoints import CheckpointError, init_weights_checked, load_state_dict, read_checkpoint
 from nepa_mm.checkpoints.loader import select_weights
 
 
@@ -111,6 +113,34 @@ class NEPARunner(Runner):
             init_cpu_process_group(self.launcher, backend, dist_cfg.get('timeout'))
             self._cpu_backend = (asked, backend)
         super().setup_env(env_cfg)
+
+    def _init_model_weights(self) -> None:
+        """Initialise the model; what its own ``init_cfg`` names enters through the checked loader, too."""
+        model: Any = self.model.module if is_model_wrapper(self.model) else self.model
+        if isinstance(model, BaseModule):
+            model.init_weights = partial(init_weights_checked, model, model.init_weights)
+        super()._init_model_weights()
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the training loop.
+
+        Args:
+            loop (BaseLoop or dict): The loop or its config.
+
+        Returns:
+            BaseLoop: The loop.
+
+        Raises:
+            ValueError: If an epoch would be empty: ``drop_last`` and fewer images than a batch.
+        """
+        loop = super().build_train_loop(loop)
+        if isinstance(loop, EpochBasedTrainLoop) and len(loop.dataloader) == 0:
+            raise ValueError(
+                f'the training set has {len(loop.dataloader.dataset)} images, which give no batch of '
+                f'{_batch_size(loop.dataloader)} per process: lower train_dataloader.batch_size (and pass '
+                '--auto-scale-lr), or check train_dataloader.dataset.data_root.'
+            )
+        return loop
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap the model for distributed training; on the CPU without SyncBN and device ids.
@@ -215,13 +245,13 @@ class NEPARunner(Runner):
 
     def val(self) -> dict:
         """Validate; the checkpoint, if one is given, must hold every key of the model."""
-        self._purpose = 'test'
-        return super().val()
+        with self._loading_for('test'):
+            return super().val()
 
     def test(self) -> dict:
         """Test; the checkpoint, if one is given, must hold every key of the model."""
-        self._purpose = 'test'
-        return super().test()
+        with self._loading_for('test'):
+            return super().test()
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Resume training; the checkpoint must hold the model's keys and no others.
@@ -231,8 +261,16 @@ class NEPARunner(Runner):
             *args: Further arguments of :meth:`mmengine.runner.Runner.resume`.
             **kwargs: As above.
         """
-        self._purpose = 'resume'
-        super().resume(filename, *args, **kwargs)
+        with self._loading_for('resume'):
+            super().resume(filename, *args, **kwargs)
+
+    @contextmanager
+    def _loading_for(self, purpose: str) -> Iterator[None]:
+        before, self._purpose = self._purpose, purpose
+        try:
+            yield
+        finally:
+            self._purpose = before
 
     def load_checkpoint(
         self,

@@ -25,7 +25,8 @@ def attention_maps(backbone: NEPAViT, images: Tensor) -> Tensor:
     """
     maps: list[Tensor] = []
     with _recorded_attention(backbone, maps):
-        backbone(images)
+        tokens, grid = backbone.embed(images)
+        backbone.encode(tokens, grid, (backbone.num_layers - 1,))
     return torch.stack(maps)
 
 

@@ -41,8 +41,10 @@ def test_finds_the_prefix(tmp_path, prefix, wrapped):
 def test_given_prefix(tmp_path):
     source, model = build(), build()
     torch.save({'student.' + k: v for k, v in source.state_dict().items()}, tmp_path / 'a.pth')
-    load_weights(model, tmp_path / 'a.pth', prefix='student.')
-    assert equal(model, source.state_dict())
+    for prefix in ('student.', 'student'):
+        model = build()
+        load_weights(model, tmp_path / 'a.pth', prefix=prefix)
+        assert equal(model, source.state_dict())
     with pytest.raises(CheckpointError, match=r"no key that starts with prefix='teacher.'.*\['student'\]"):
         load_weights(model, tmp_path / 'a.pth', prefix='teacher.')
 
@@ -61,6 +63,27 @@ def test_release_weights_and_qk_norm_filled_with_ones(tmp_path, form):
     torch.testing.assert_close(
         model.predict_next(data['pixel_values'])[0], data['last_hidden_state'], atol=1e-5, rtol=0
     )
+
+
+def test_release_weights_of_a_wrapped_model():
+    data = golden.tensors('pretrain_gelu_noaffine')
+    model = golden.build_backbone(golden.CASES['pretrain_gelu_noaffine']['config'], causal=True)
+    report = load_state_dict(model, {'module.' + k: v for k, v in golden.part(data, 'state.').items()})
+    assert len(report.matched) == len(model.state_dict())
+
+
+def test_ema_file_of_a_release_directory(tmp_path):
+    raw = golden.part(golden.tensors('pretrain_gelu_noaffine'), 'state.')
+    save_file(raw, tmp_path / 'model.safetensors')
+    model = golden.build_backbone(golden.CASES['pretrain_gelu_noaffine']['config'], causal=True)
+    with pytest.raises(CheckpointError, match='has no pytorch_model_ema.bin'):
+        load_weights(model, tmp_path, weights='ema')
+    torch.save({k: v + 1 for k, v in raw.items()}, tmp_path / 'pytorch_model_ema.bin')
+    report = load_weights(model, tmp_path, weights='ema')
+    torch.testing.assert_close(model.cls_token.data, raw['vit_nepa.embeddings.cls_token'] + 1)
+    assert '(ema weights)' in report.source
+    load_weights(model, tmp_path)
+    torch.testing.assert_close(model.cls_token.data, raw['vit_nepa.embeddings.cls_token'])
 
 
 def test_release_classifier_into_image_classifier(tmp_path):
@@ -116,9 +139,26 @@ def test_affine_qk_norm_does_not_vanish_into_a_plain_model():
         load_state_dict(build(qk_norm='plain'), build(qk_norm='affine').state_dict())
 
 
-def test_mask_token_and_final_norm_are_optional():
+def test_mask_token_and_an_unused_final_norm_are_optional():
     report = load_state_dict(build(final_norm=False), build(mask_ratio=0.5).state_dict())
     assert set(report.unexpected) == {'mask_token', 'norm.weight', 'norm.bias'}
+    assert load_state_dict(build(mask_ratio=0.5), build().state_dict()).missing == ['mask_token']
+
+
+def test_a_missing_final_norm_is_not():
+    with pytest.raises(CheckpointError, match='missing from the checkpoint: norm.weight, norm.bias'):
+        load_state_dict(build(), build(final_norm=False).state_dict())
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_of_a_diverged_run_are_refused(value):
+    model = build()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    weights = build().state_dict()
+    weights['norm.weight'][0] = value
+    with pytest.raises(CheckpointError, match=r'NaN or infinite values in 1 tensors \(norm.weight\)'):
+        load_state_dict(model, weights)
+    assert equal(model, before)
 
 
 def test_nothing_in_common_is_refused():
@@ -137,6 +177,19 @@ def test_init_cfg_goes_through_it(tmp_path):
         model = MODELS.build(cfg | dict(init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))
         with pytest.raises(CheckpointError, match=message):
             model.init_weights()
+
+
+@pytest.mark.parametrize(
+    ('init_cfg', 'message'),
+    [
+        (dict(type='Pretrained'), 'needs checkpoint='),
+        (dict(type='Pretrained', checkpoint='a.pth', prefx='backbone.'), r"not \['prefx'\]"),
+        (['a.pth'], 'is no dict with a type'),
+    ],
+)
+def test_wrong_init_cfg(init_cfg, message):
+    with pytest.raises(CheckpointError, match=message):
+        build(init_cfg=init_cfg).init_weights()
 
 
 @pytest.mark.parametrize('weights', ['raw', 'ema'])

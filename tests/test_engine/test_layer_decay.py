@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmseg.registry import MODELS as MMSEG_MODELS
@@ -72,7 +73,7 @@ def test_few_groups():
     assert len(wrapper_of(model).optimizer.param_groups) == 2
 
 
-def test_the_release_s_fine_tuning_groups():
+def test_the_fine_tuning_recipe_has_the_release_s_groups():
     told = json.loads((golden.GOLDEN / 'finetune_param_groups.json').read_text())
     config = golden.CASES['classify_bidirectional']['config']
     model = MMPRETRAIN_MODELS.build(
@@ -82,20 +83,11 @@ def test_the_release_s_fine_tuning_groups():
             head=dict(type='NEPAClsHead', num_classes=7, in_channels=48),
         )
     )
-    head_lr = dict(lr_mult=told['head_lr'] / told['base_lr'])
-    got = settings(
-        model,
-        wrapper_of(
-            model,
-            lr=told['base_lr'],
-            layer_decay_rate=told['layer_decay'],
-            custom_keys={
-                'head.fc.weight': head_lr,
-                'head.fc.bias': head_lr | dict(decay_mult=0.0),
-                'backbone.norm.': head_lr | dict(decay_mult=0.0),
-            },
-        ),
-    )
+    recipe = Config.fromfile(
+        golden.ROOT / 'configs' / 'classification' / 'nepa_base-p14_8xb128-bf16-coslr-100e_in1k.py'
+    ).optim_wrapper
+    assert recipe.optimizer.lr == pytest.approx(told['base_lr'])
+    got = settings(model, build_optim_wrapper(model, recipe))
     numbers = {n: torch.tensor([[lr, decay]] * (3 if '.qkv.' in n else 1)) for n, (lr, decay) in got.items()}
     ours = {n: v.squeeze(0).tolist() for n, v in to_release(numbers).items()}
     assert set(ours) == set(told['parameters'])
@@ -133,7 +125,16 @@ def test_state_survives_a_round_trip():
 def test_wrong_use():
     with pytest.raises(ValueError, match=r"paramwise_cfg has no \['decay_rate'\]"):
         wrapper_of(classifier(), decay_rate=0.5)
-    with pytest.raises(ValueError, match=r'layer_decay_rate=1.5 is outside'):
-        wrapper_of(classifier(), layer_decay_rate=1.5)
+    for rate in (1.5, 0, None):
+        with pytest.raises(ValueError, match=f'layer_decay_rate={rate} is no number'):
+            wrapper_of(classifier(), layer_decay_rate=rate)
+    with pytest.raises(ValueError, match='takes lr_mult and decay_mult only'):
+        wrapper_of(classifier(), custom_keys={'cls_token': dict(lr_mul=0.1)})
+    with pytest.raises(ValueError, match=r"custom_keys \['neck'\] match no parameter"):
+        wrapper_of(classifier(), custom_keys={'neck': dict(lr_mult=0.1)})
+    with pytest.raises(ValueError, match='needs an lr'):
+        build_optim_wrapper(
+            classifier(), dict(optimizer=dict(type='AdamW'), constructor='BackboneLayerDecayConstructor')
+        )
     with pytest.raises(TypeError, match='Linear.backbone is NoneType, which has no get_layer_depth'):
         wrapper_of(torch.nn.Linear(2, 2), layer_decay_rate=0.5)

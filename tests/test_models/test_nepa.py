@@ -7,6 +7,7 @@ from mmengine.registry import MODELS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmseg.registry import MODELS as MMSEG_MODELS
 
+from nepa_mm.checkpoints import CheckpointError
 from nepa_mm.models import NEPA, NEPAHead, NEPAViT, NextEmbeddingLoss
 
 ARCH = dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64)
@@ -32,6 +33,13 @@ def test_causal_where_the_config_is_silent_and_obedient_where_it_is_not():
     ablation = MODELS.build(dict(type='NEPA', backbone=dict(BACKBONE, causal=False)))
     assert ablation.backbone.causal is False
     assert MODELS.build(dict(BACKBONE)).causal is False
+
+
+def test_init_cfg_of_the_algorithm_goes_through_the_checked_loader(tmp_path):
+    torch.save(dict(state_dict={'garbage': torch.zeros(1)}), tmp_path / 'a.pth')
+    model = build(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth')))
+    with pytest.raises(CheckpointError, match='Nothing of .*a.pth fits the model'):
+        model.init_weights()
 
 
 def test_a_backbone_that_cannot_predict_is_refused():
@@ -126,6 +134,13 @@ def test_figures_of_collapsed_targets():
     assert figures['target_mean_norm'].item() == pytest.approx(1)
     assert figures['target_std'].item() == 0
     assert figures['copy_baseline'].item() == pytest.approx(-1)
+
+
+def test_the_baseline_is_on_the_scale_of_the_loss():
+    z = torch.randn(2, 9, 8)
+    heads = [NEPAHead(loss=dict(type='NextEmbeddingLoss', distance='mse', loss_weight=w)) for w in (1.0, 100.0)]
+    one, hundred = (head.collapse_figures(z)['copy_baseline'].item() for head in heads)
+    assert hundred == pytest.approx(100 * one)
 
 
 def test_figures_of_random_targets():

@@ -1,8 +1,11 @@
 """NEPAViT: causality, sizes, modes, freezing, the forms of its output, and its errors."""
 
+import copy
+import pickle
+
 import pytest
 import torch
-from torch import nn
+from mmengine.model import ExponentialMovingAverage
 
 from nepa_mm.models import FeatureMaps, NEPAViT
 
@@ -172,6 +175,29 @@ def test_rope_shift_and_jitter(option):
     model = build(rope={'rescale': None, option: 1.5}).train()
     images = torch.randn(1, 3, 16, 16)
     assert not torch.equal(model(images)[0], model(images)[0])
+    plain = build(rope=dict(rescale=None)).eval()
+    plain.load_state_dict(model.state_dict())
+    torch.testing.assert_close(model.eval()(images)[0], plain(images)[0])
+
+
+def test_rescale_is_one_log_uniform_factor_in_half_to_two():
+    """Of the first angle, which is 2 pi times the coordinate; the grid's rows lie at -1/2 and 1/2."""
+    model = build().train()
+    factors = []
+    for _ in range(300):
+        embed = model.rope.get_embed([2, 2])  # (T, 2 * head_dim), sine first
+        sine, cosine = embed[3, 0], embed[3, embed.shape[1] // 2]
+        factors.append((torch.atan2(sine, cosine) % (2 * torch.pi) / torch.pi).item())
+    factors = torch.tensor(factors)  # modulo 2, which [1/2, 2] does not reach
+    assert 0.5 <= factors.min() < 0.55 and 1.8 < factors.max() <= 2
+    assert factors.log2().mean().abs() < 0.1
+
+
+@pytest.mark.parametrize('layer_scale_init', [None, 1e-5])
+def test_the_residual_stream_is_fp32_under_autocast(layer_scale_init):
+    model = build(layer_scale_init=layer_scale_init, out_type='raw', out_indices=(0, 1)).eval()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert {x.dtype for x in model(torch.randn(1, 3, 8, 8))} == {torch.float32}
 
 
 def test_rope_carries_position():
@@ -206,11 +232,18 @@ def test_input_masking_replaces_patches_but_not_targets():
 
 
 def test_activation_checkpointing_changes_no_gradient():
-    plain, saving = build(rope=dict(rescale=None)), build(rope=dict(rescale=None), with_cp=True)
+    kwargs = dict(drop_path_rate=0.3, drop_rate=0.1)
+    plain, saving = build(**kwargs), build(**kwargs, with_cp=True)
     saving.load_state_dict(plain.state_dict())
-    images = torch.randn(1, 3, 8, 8)
-    for model in (plain, saving):
+    images = torch.randn(2, 3, 8, 8)
+    runs = {plain: [], saving: []}
+    for model, calls in runs.items():
+        for i, layer in enumerate(model.layers):
+            layer.norm1.register_forward_hook(lambda *_, calls=calls, i=i: calls.append(i))
+        torch.manual_seed(3)
         model.train()(images)[0].square().sum().backward()
+    assert runs[plain] == [0, 1, 2]
+    assert runs[saving] == [0, 1, 2, 2, 1, 0], 'each layer runs again on the way back'
     for ours, theirs in zip(saving.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
 
@@ -296,10 +329,21 @@ def test_layer_depth():
         (dict(out_indices=(0, 3)), 'names layer 3, but there are 3 layers'),
         (dict(out_indices=-4), 'names layer -4'),
         (dict(out_indices=()), 'out_indices is empty'),
+        (dict(out_indices=None), 'names layer None'),
+        (dict(out_indices=True), 'names layer True'),
+        (dict(out_indices='01'), "names layer '01'"),
+        (dict(arch=5), 'arch=5 is neither a name nor a dict'),
+        (dict(frozen_stages=1.5), 'frozen_stages=1.5 is no integer'),
+        (dict(drop_rate='0.1'), "drop_rate='0.1' is no number"),
+        (dict(drop_rate=None), 'drop_rate=None is no number'),
+        (dict(causal='no'), "causal='no' is neither True nor False"),
+        (dict(layer_scale_init='a'), "layer_scale_init='a' is neither a number nor None"),
+        (dict(rope='yes'), "rope='yes' is neither a dict"),
+        (dict(rope=dict(base=0)), 'rope base=0 is no positive number'),
         (dict(patch_size=0), 'patch_size=0 is not a positive integer'),
         (dict(in_channels=0), 'in_channels=0'),
-        (dict(frozen_stages=4), 'frozen_stages=4 is outside'),
-        (dict(drop_path_rate=1.0), r'drop_path_rate=1.0 is outside \[0, 1\)'),
+        (dict(frozen_stages=4), 'frozen_stages=4 is no integer from -1'),
+        (dict(drop_path_rate=1.0), r'drop_path_rate=1.0 is no number in \[0, 1\)'),
         (dict(mask_ratio=-0.1), 'mask_ratio'),
         (dict(rope=dict(theta=100.0)), r"rope has no option \['theta'\]"),
     ],
@@ -315,6 +359,7 @@ def test_wrong_arguments(kwargs, message):
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), TypeError, 'images are torch.uint8'),
         (torch.zeros(1, 3, 8, 8, dtype=torch.int64), TypeError, 'images are torch.int64'),
         ([torch.zeros(3, 8, 8)], TypeError, 'images are list'),
+        (torch.zeros(1, 3, 8, 8).half(), TypeError, 'images are torch.float16, the weights torch.float32'),
         (torch.zeros(1, 4, 8, 8), ValueError, r'shape \(1, 4, 8, 8\); expected \(B, 3, H, W\)'),
         (torch.zeros(3, 8, 8), ValueError, r'shape \(3, 8, 8\)'),
         (torch.zeros(1, 3, 3, 8), ValueError, 'smaller than one patch of 4 x 4'),
@@ -330,10 +375,30 @@ def test_pretraining_refuses_what_is_not_whole_patches():
         build(causal=True).predict_next(torch.zeros(1, 3, 10, 8))
 
 
-def test_it_is_an_nn_module_that_moves_and_pickles():
-    maps = build()(torch.randn(1, 3, 8, 8))
-    import pickle
+def test_it_copies_and_pickles():
+    model = build().eval()
+    images = torch.randn(1, 3, 8, 8)
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(again(images)[0], model(images)[0])
+    maps = pickle.loads(pickle.dumps(model(images)))
+    assert isinstance(maps, FeatureMaps) and maps.image_size == (8, 8)
 
-    assert pickle.loads(pickle.dumps(maps)).image_size == (8, 8)
-    assert isinstance(build().double(), nn.Module)
+
+def test_double_precision():
     assert build().double()(torch.randn(1, 3, 8, 8, dtype=torch.float64))[0].dtype == torch.float64
+
+
+def test_an_ema_of_it():
+    model = build()
+    average = ExponentialMovingAverage(model, momentum=0.5)
+    before = {k: v.clone() for k, v in average.module.state_dict().items()}
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1)
+    average.update_parameters(model)  # the first update copies
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1)
+    average.update_parameters(model)
+    for name, value in average.module.state_dict().items():
+        torch.testing.assert_close(value, before[name] + 1.5)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 
@@ -48,6 +49,8 @@ def test_attention(name):
     _close(maps, data['attentions'])
     assert maps.triu(1).count_nonzero() == 0
     assert all(layer.attn.fused_attn for layer in model.layers), 'the fast path must be back'
+    model.out_indices = (0,)
+    assert len(attention_maps(model, data['pixel_values'][:1])) == len(model.layers)
 
 
 def test_classifier():
@@ -72,15 +75,11 @@ def test_five_training_steps():
     model = MODELS.build(dict(type='NEPA', backbone=golden.backbone_config(told['config'], causal=True)))
     assert isinstance(model, NEPA)
     model.backbone.load_state_dict(from_release(golden.part(data, 'init.')))
-    wrapper = build_optim_wrapper(
-        model,
-        dict(
-            type='OptimWrapper',
-            optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05),
-            paramwise_cfg=dict(bias_decay_mult=0.0, flat_decay_mult=0.0),
-            clip_grad=dict(max_norm=1.0),
-        ),
-    )
+    recipe = Config.fromfile(golden.ROOT / 'configs' / '_base_' / 'schedules' / 'adamw_pretrain.py').optim_wrapper
+    recipe.pop('dtype')
+    recipe.type = 'OptimWrapper'  # fp32, as the reference
+    recipe.optimizer.lr = 1e-3
+    wrapper = build_optim_wrapper(model, recipe)
     decayed_ours = {id(p) for g in wrapper.param_groups if g['weight_decay'] > 0 for p in g['params']}
     ones = {name: torch.ones(1) for name in told['decayed']}
     decayed = set(from_release(ones))

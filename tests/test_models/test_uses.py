@@ -1,8 +1,10 @@
 """NEPAViT inside mmseg's EncoderDecoder and mmpretrain's ImageClassifier: the modes that users switch between."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
@@ -12,6 +14,7 @@ from mmseg.structures import SegDataSample
 
 import nepa_mm  # noqa: F401  registers NEPAViT, as custom_imports does in a config
 
+ROOT = Path(__file__).parents[2]
 ARCH = dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64)
 NORM = dict(type='BN')
 MEAN_STD = dict(mean=[127.5] * 3, std=[127.5] * 3)
@@ -79,6 +82,21 @@ def test_segmentor_trains_and_predicts_at_any_size(size):
     (result,) = model.eval().test_step(batch(*size))
     assert result.pred_sem_seg.data.shape == (1, *size)
     assert result.seg_logits.data.shape == (5, *size)
+
+
+def test_padding_does_not_blow_up_the_gradient_of_a_random_start():
+    """A patch that is all padding must not embed to exactly zero, where LayerNorm's gradient is 1 / eps."""
+    config = Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / 'upernet_nepa_base-p14.py')
+    norms = []
+    for pad in (0, 42):
+        torch.manual_seed(0)
+        model = build_segmentor()
+        preprocess = MMSEG_MODELS.build(config.model.data_preprocessor | dict(size=(70 + pad, 70 + pad)))
+        data = preprocess(batch(70, 70, count=2), training=True)
+        assert data['inputs'].shape[-1] == 70 + pad
+        model.parse_losses(model(**data, mode='loss'))[0].backward()
+        norms.append(torch.nn.utils.get_total_norm([p.grad for p in model.backbone.parameters()]).item())
+    assert norms[1] < 10 * norms[0]
 
 
 def test_slide_with_one_window_is_whole():

@@ -7,7 +7,9 @@ model = dict(
         mean=[127.5, 127.5, 127.5],
         std=[127.5, 127.5, 127.5],
         bgr_to_rgb=True,
-        pad_val=0,  # pads after normalisation: mid-grey
+        # Black; padding follows normalisation. With 0 a patch that is all padding would have an embedding of exactly 0
+        # while the patch bias is 0 (random start), and LayerNorm's eps of 1e-12 would make its gradient explode.
+        pad_val=-1,
         seg_pad_val=255,
         size=(518, 518),
     ),

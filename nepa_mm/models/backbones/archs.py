@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from ..utils import is_count
+
 ARCHS: dict[str, dict[str, int]] = {
     name: dict(embed_dims=d, num_layers=n, num_heads=h, feedforward_channels=4 * d)
     for name, d, n, h in (
@@ -33,11 +35,13 @@ def check_arch(arch: str | Mapping[str, int]) -> dict[str, int]:
                 f'NEPAViT: arch={arch!r} is unknown; choose one of {list(ARCHS)}, or a dict of {list(ARCHS["base"])}.'
             )
         return dict(ARCHS[arch])
+    if not isinstance(arch, Mapping):
+        raise ValueError(f'NEPAViT: arch={arch!r} is neither a name nor a dict; choose one of {list(ARCHS)}.')
     settings = dict(arch)
     if set(settings) != set(ARCHS['base']):
         raise ValueError(f'NEPAViT: an arch dict needs exactly the keys {list(ARCHS["base"])}, got {list(settings)}.')
     for key, value in settings.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not is_count(value):
             raise ValueError(f'NEPAViT: arch[{key!r}]={value!r} is not a positive integer.')
     if settings['embed_dims'] % settings['num_heads']:
         raise ValueError(

@@ -25,7 +25,6 @@ def build_layer(
     drop_rate: float,
     attn_drop_rate: float,
     drop_path_rate: float,
-    **_: Any,
 ) -> EvaBlock:
     """Build one layer: timm's EVA block, pre-norm, with QK-norm without bias.
 
@@ -40,7 +39,6 @@ def build_layer(
         drop_rate (float): Dropout after the projections.
         attn_drop_rate (float): Dropout of attention weights.
         drop_path_rate (float): Stochastic depth.
-        **_ (Any): What else an architecture's settings hold.
 
     Returns:
         EvaBlock: Called as ``layer(x, rope=..., is_causal=...)`` on (B, 1 + T, embed_dims).
@@ -88,10 +86,12 @@ def build_rope(rope: Mapping[str, float | None] | bool | None, head_dim: int) ->
         RotaryEmbeddingDinoV3 | None: Its ``get_embed([H_grid, W_grid])`` gives what the layers take, for any grid.
 
     Raises:
-        ValueError: An option is unknown, or ``head_dim`` is not divisible by 4.
+        ValueError: An option is unknown or of no use, or ``head_dim`` is not divisible by 4.
     """
     if rope is None or rope is False:
         return None
+    if rope is not True and not isinstance(rope, Mapping):
+        raise ValueError(f'NEPAViT: rope={rope!r} is neither a dict of {sorted(ROPE_DEFAULTS)} nor True, False, None.')
     given = {} if rope is True else dict(rope)
     unknown = sorted(set(given) - set(ROPE_DEFAULTS))
     if unknown:
@@ -102,9 +102,12 @@ def build_rope(rope: Mapping[str, float | None] | bool | None, head_dim: int) ->
             'Change embed_dims or num_heads, or switch it off with rope=None.'
         )
     options = {**ROPE_DEFAULTS, **given}
+    base = options['base']
+    if not isinstance(base, (int, float)) or base <= 0:
+        raise ValueError(f'NEPAViT: rope base={base!r} is no positive number.')
     return RotaryEmbeddingDinoV3(
         head_dim,
-        temperature=options['base'],
+        temperature=base,
         rescale_coords=options['rescale'],
         shift_coords=options['shift'],
         jitter_coords=options['jitter'],

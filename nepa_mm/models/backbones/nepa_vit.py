@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...checkpoints import load_weights
-from ..utils import FeatureMaps
+from ...checkpoints import init_weights_checked
+from ..utils import FeatureMaps, is_count, is_rate
 from .archs import check_arch
 from .nepa_layers import MLPS, NORM_EPS, QK_NORMS, build_layer, build_rope
 
@@ -97,7 +96,6 @@ class NEPAViT(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.init_cfg: dict | list[dict] | None
         self.arch_settings = check_arch(arch)
         self.embed_dims = self.arch_settings['embed_dims']
         self.num_layers = self.arch_settings['num_layers']
@@ -111,14 +109,26 @@ class NEPAViT(BaseModule):
             ('attn_drop_rate', attn_drop_rate),
             ('mask_ratio', mask_ratio),
         ):
-            if not 0 <= rate < 1:
-                raise ValueError(f'NEPAViT: {name}={rate!r} is outside [0, 1).')
+            if not is_rate(rate):
+                raise ValueError(f'NEPAViT: {name}={rate!r} is no number in [0, 1).')
         for name, count in (('patch_size', patch_size), ('in_channels', in_channels)):
-            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            if not is_count(count):
                 raise ValueError(f'NEPAViT: {name}={count!r} is not a positive integer.')
-        if not -1 <= frozen_stages <= self.num_layers:
+        for name, switch in (
+            ('causal', causal),
+            ('qkv_bias', qkv_bias),
+            ('final_norm', final_norm),
+            ('freeze_patch_embed', freeze_patch_embed),
+            ('with_cp', with_cp),
+        ):
+            if not isinstance(switch, bool):
+                raise ValueError(f'NEPAViT: {name}={switch!r} is neither True nor False.')
+        if layer_scale_init is not None and not isinstance(layer_scale_init, (int, float)):
+            raise ValueError(f'NEPAViT: layer_scale_init={layer_scale_init!r} is neither a number nor None.')
+        if not is_count(frozen_stages, least=-1) or frozen_stages > self.num_layers:
             raise ValueError(
-                f'NEPAViT: frozen_stages={frozen_stages} is outside -1 (nothing) .. {self.num_layers} (all layers).'
+                f'NEPAViT: frozen_stages={frozen_stages!r} is no integer from -1 (nothing) to {self.num_layers} (all '
+                'layers).'
             )
 
         self.patch_size = patch_size
@@ -140,7 +150,9 @@ class NEPAViT(BaseModule):
         self.rope = build_rope(rope, head_dim=self.embed_dims // num_heads)
         self.layers = nn.ModuleList(
             build_layer(
-                **self.arch_settings,
+                self.embed_dims,
+                num_heads,
+                self.arch_settings['feedforward_channels'],
                 qk_norm=qk_norm,
                 mlp=mlp,
                 layer_scale_init=layer_scale_init,
@@ -176,7 +188,7 @@ class NEPAViT(BaseModule):
             ValueError: It has the wrong number of dimensions or channels, or is smaller than a patch.
         """
         tokens, grid = self.embed(images)  # (B, 1 + T, D)
-        outs = self._encode(self.drop_after_embed(tokens), grid, self.out_indices)
+        outs = self.encode(tokens, grid, self.out_indices)
         if self.out_type == 'raw':
             return tuple(outs)
         if self.out_type == 'avg_featmap':
@@ -210,7 +222,7 @@ class NEPAViT(BaseModule):
                 f'{height - height % patch} x {width - width % patch}.'
             )
         tokens = self._mask(embeddings) if self.mask_token is not None and self.training else embeddings
-        (prediction,) = self._encode(self.drop_after_embed(tokens), grid, (self.num_layers - 1,))
+        (prediction,) = self.encode(tokens, grid, (self.num_layers - 1,))
         return prediction, embeddings
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -229,11 +241,23 @@ class NEPAViT(BaseModule):
             (images.shape[-2], images.shape[-1])
         )
 
-    def _encode(self, tokens: Tensor, grid: tuple[int, int], out_indices: Sequence[int]) -> list[Tensor]:
-        """Run the layers on tokens (B, 1 + T, D) and return the outputs of ``out_indices``, each (B, 1 + T, D)."""
+    def encode(self, tokens: Tensor, grid: tuple[int, int], out_indices: Sequence[int]) -> list[Tensor]:
+        """Run the layers.
+
+        Args:
+            tokens (Tensor): (B, 1 + T, D) from :meth:`embed`.
+            grid (tuple[int, int]): The patch grid.
+            out_indices (Sequence[int]): Layers to return, counted from 0.
+
+        Returns:
+            list[Tensor]: Their outputs, each (B, 1 + T, D).
+        """
         rope = None if self.rope is None else self.rope.get_embed(list(grid))  # (T, 2 * head_dim)
         outs: dict[int, Tensor] = {}
-        x = tokens
+        x = self.drop_after_embed(tokens)
+        if torch.is_autocast_enabled(x.device.type):
+            # The residual stream in fp32, with LayerScale (whose fp32 factor would promote it) and without.
+            x = x.float()
         for i, layer in enumerate(self.layers[: max(out_indices) + 1]):
             if self.with_cp and self.training and torch.is_grad_enabled():
                 x = checkpoint(layer, x, rope=rope, is_causal=self.causal, use_reentrant=False)
@@ -259,6 +283,12 @@ class NEPAViT(BaseModule):
             raise TypeError(
                 f'NEPAViT: images are {given}; expected floating point, (B, {self.in_channels}, H, W), normalised. '
                 'Raw 0..255 images go through the data preprocessor (mean = std = 127.5) first.'
+            )
+        weight = self.patch_embed.proj.weight
+        if images.dtype != weight.dtype and not torch.is_autocast_enabled(images.device.type):
+            raise TypeError(
+                f'NEPAViT: images are {images.dtype}, the weights {weight.dtype}; convert them (.to({weight.dtype})) '
+                'or run under autocast.'
             )
         if images.ndim != 4 or images.shape[1] != self.in_channels:
             raise ValueError(
@@ -293,30 +323,23 @@ class NEPAViT(BaseModule):
         Raises:
             nepa_mm.checkpoints.CheckpointError: The checkpoint cannot be read or does not fit.
         """
-        configured = self.init_cfg
-        init_cfgs = configured if isinstance(configured, list) else [configured] if configured else []
-        others = [cfg for cfg in init_cfgs if cfg.get('type') != 'Pretrained']
-        self.init_cfg = others or None
-        super().init_weights()
-        self.init_cfg = configured
-        for cfg in init_cfgs:
-            if cfg.get('type') == 'Pretrained':
-                report = load_weights(self, **{k: v for k, v in cfg.items() if k != 'type'})
-                print_log(str(report), logger='current')
+        init_weights_checked(self, super().init_weights)
 
     def _frozen_modules(self) -> list[nn.Module]:
         modules: list[nn.Module] = []
         if self.freeze_patch_embed or self.frozen_stages >= 0:
             modules.append(self.patch_embed)
+        if self.frozen_stages >= 0:
+            modules.append(self.drop_after_embed)
         modules += self.layers[: max(self.frozen_stages, 0)]
         if self.frozen_stages == self.num_layers:
             # Nothing of the backbone learns, so its features should not be drawn at random either.
-            modules += [self.norm, self.drop_after_embed]
+            modules.append(self.norm)
             modules += [self.rope] if self.rope is not None else []
         return modules
 
     def train(self, mode: bool = True) -> 'NEPAViT':
-        """Set the mode; frozen parts stay in eval mode (no dropout, drop path or RoPE rescale in them)."""
+        """Set the mode; frozen parts stay in eval mode."""
         super().train(mode)
         for module in self._frozen_modules():
             module.eval()
@@ -351,11 +374,14 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 def _check_out_indices(out_indices: int | Sequence[int], num_layers: int) -> tuple[int, ...]:
     """Turn negative indices into positive ones; hosts drop levels in silence where an index is out of range."""
-    indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+    if isinstance(out_indices, Sequence) and not isinstance(out_indices, str):
+        indices = list(out_indices)
+    else:
+        indices = [out_indices]
     if not indices:
         raise ValueError('NEPAViT: out_indices is empty; name at least one layer.')
     for index in indices:
-        if not isinstance(index, int) or not -num_layers <= index < num_layers:
+        if not is_count(index, least=-num_layers) or index >= num_layers:
             raise ValueError(
                 f'NEPAViT: out_indices={out_indices!r} names layer {index!r}, but there are {num_layers} layers: '
                 f'0..{num_layers - 1}, or -{num_layers}..-1 from the end.'

@@ -58,5 +58,5 @@ class NEPAHead(BaseModule):
         return dict(
             target_mean_norm=F.normalize(targets, dim=-1).mean(dim=(0, 1)).norm(),
             target_std=targets.flatten(0, 1).std(dim=0, correction=0).mean(),
-            copy_baseline=self.loss_module.compare(targets[:, :-1], targets[:, 1:]),
+            copy_baseline=self.loss_module.loss_weight * self.loss_module.compare(targets[:, :-1], targets[:, 1:]),
         )

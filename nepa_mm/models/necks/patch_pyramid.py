@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..utils import FeatureMaps
+from ..utils import FeatureMaps, is_count
 
 UPSAMPLES = ('deconv', 'none')
 
@@ -57,9 +57,11 @@ class PatchPyramid(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        if in_channels < 1 or patch_size < 1 or not strides or min(strides) < 1:
+        sizes = (in_channels, patch_size, *(strides if isinstance(strides, Sequence) else (None,)))
+        if len(sizes) < 3 or not all(is_count(size) for size in sizes):
             raise ValueError(
-                f'PatchPyramid: in_channels={in_channels}, patch_size={patch_size}, strides={strides} must be positive.'
+                f'PatchPyramid: in_channels={in_channels!r}, patch_size={patch_size!r} and the sequence strides='
+                f'{strides!r} must be positive integers.'
             )
         if upsample not in UPSAMPLES:
             raise ValueError(f'PatchPyramid: upsample={upsample!r} is unknown; choose one of {list(UPSAMPLES)}.')
@@ -134,14 +136,14 @@ def resample_cells(x: Tensor, cell: float, image_size: tuple[int, int], stride: 
 
 def _resample_matrix(n_in: int, cell: float, side: int, n_out: int, like: Tensor) -> Tensor | None:
     """Weights (n_out, n_in) along one axis; None where both grids are the same."""
+    if n_in == 1:
+        return torch.ones(n_out, 1, device=like.device, dtype=like.dtype)
     pitch = side / n_out
     if n_in == n_out and math.isclose(pitch, cell):
         return None
     points = max(1, math.ceil(pitch / cell - 1e-6))
     at = torch.arange(n_out * points, device=like.device, dtype=torch.float32)
     at = (at + 0.5) * (pitch / points) / cell - 0.5  # in cells, from the centre of the first
-    if n_in == 1:
-        return torch.ones(n_out, 1, device=like.device, dtype=like.dtype)
     left = at.floor().clamp(0, n_in - 2)
     # Outside of the outermost centres the weight leaves [0, 1]: linear extrapolation.
     right_weight = at - left

@@ -7,6 +7,8 @@ from mmengine.registry import MODELS
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
+from ...checkpoints import init_weights_checked
+
 
 @MODELS.register_module()
 class NEPA(BaseSelfSupervisor):
@@ -38,7 +40,9 @@ class NEPA(BaseSelfSupervisor):
         if not isinstance(backbone, nn.Module):
             backbone = dict(causal=True) | dict(backbone)
         if data_preprocessor is None:
-            data_preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True)
+            data_preprocessor = dict(
+                type='mmpretrain.SelfSupDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True
+            )
         super().__init__(
             backbone=backbone,
             head=head or dict(type='NEPAHead'),
@@ -50,8 +54,13 @@ class NEPA(BaseSelfSupervisor):
                 f'NEPA: backbone {type(self.backbone).__name__} has no predict_next(images), which returns '
                 "(prediction, embeddings); use dict(type='NEPAViT', ...)."
             )
-        attention = 'causal' if self.backbone.causal else 'bidirectional (an ablation: causal=False in the config)'
+        causal = getattr(self.backbone, 'causal', True)
+        attention = 'causal' if causal else 'bidirectional (an ablation: causal=False in the config)'
         print_log(f'NEPA pretrains with {attention} attention.', logger='current')
+
+    def init_weights(self) -> None:
+        """Hook of mmengine: a ``Pretrained`` entry of ``init_cfg`` loads through the checked loader."""
+        init_weights_checked(self, super().init_weights)
 
     def loss(self, inputs: Tensor, data_samples: list | None = None, **kwargs: Any) -> dict[str, Tensor]:
         """The loss and the collapse figures of a batch.

@@ -1,5 +1,6 @@
-"""Small types shared by backbones and necks."""
+"""Small types and checks shared by backbones and necks."""
 
+from .checks import is_count, is_rate
 from .feature_maps import FeatureMaps
 
-__all__ = ['FeatureMaps']
+__all__ = ['FeatureMaps', 'is_count', 'is_rate']
