@@ -116,6 +116,27 @@ def test_built_by_name_and_keeps_the_config(tmp_path):
     assert runner.cfg.optim_wrapper.optimizer.lr == 0.1
 
 
+def test_init_cfg_of_any_model_goes_through_the_checked_loader(trained, tmp_path):
+    def start(checkpoint):
+        runner = build(tmp_path)
+        runner.model.init_cfg = dict(type='Pretrained', checkpoint=str(checkpoint))
+        runner._init_model_weights()
+        return runner.model.state_dict()
+
+    path, model = trained
+    for name, value in start(path).items():
+        torch.testing.assert_close(value, model.state_dict()[name])
+    torch.save(dict(state_dict={'garbage': torch.zeros(1)}), tmp_path / 'garbage.pth')
+    with pytest.raises(CheckpointError, match='Nothing of .*garbage.pth fits the model'):
+        start(tmp_path / 'garbage.pth')
+
+
+def test_an_epoch_without_a_batch_is_named(tmp_path):
+    runner = build(tmp_path, train_dataloader=loader(batch_size=16, drop_last=True))
+    with pytest.raises(ValueError, match='has 8 images, which give no batch of 16 per process: lower train_dataloader'):
+        runner.train()
+
+
 # ---------------------------------------------------------------- checkpoints
 
 

@@ -615,6 +615,10 @@ def test_tta_averages_the_flips(tool, segmentation, site):
             "--auto-scale-lr: config 'classify.py' has no auto_scale_lr; add auto_scale_lr=dict(",
         ),
         (['absent.py'], "config 'absent.py' does not exist"),
+        (
+            ['pretrain.py', '--cfg-options', 'train_dataloader.dataset.data_root=no/where'],
+            "train_dataloader.dataset.data_root='no/where' does not exist (seen from ",
+        ),
         (['no_data.py'], "config 'no_data.py' has no train_dataloader: nothing to train on"),
         (
             ['pretrain.py', '--amp', '--cfg-options', 'a=1'],
@@ -639,6 +643,7 @@ def test_train_names_the_mistake(tool, site, words, message):
     ('words', 'message'),
     [
         (['classify.py', 'classify/epoch_3.pth'], 'classify holds epoch_'),
+        (['classify.py', 'hf://me/weights'], 'is no local path, and nothing is fetched here'),
         (['classify.py', 'C', '--tta'], 'has no tta_model and no tta_pipeline; add tta_model='),
         (['classify.py', 'C', '--show'], "default_hooks.visualization in the config: dict(type='"),
         (['classify.py', 'C', '--out-item', 'pred'], '--out-item says what goes into --out'),
