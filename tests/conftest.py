@@ -2,11 +2,13 @@
 
 import os
 import random
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 # The models here are tiny: more threads only wait for each other, and the last bits of a sum would
 # depend on the machine's core count.
@@ -20,6 +22,12 @@ def seed() -> int:
     np.random.seed(0)
     torch.manual_seed(0)
     return 0
+
+
+@pytest.fixture(autouse=True)
+def no_default_scope(monkeypatch):
+    """Forget the default scope that a runner of another test has left behind: mmengine keeps it for the process."""
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
 
 
 @pytest.fixture(scope='session')

@@ -14,7 +14,7 @@ def build(root, **kwargs):
         data_root=str(root),
         data_prefix=dict(img_path='images', seg_map_path='masks'),
         metainfo=META,
-        pipeline=[dict(type='mmseg.LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')],
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')],
     )
     return DATASETS.build(config | kwargs)
 
