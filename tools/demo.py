@@ -87,13 +87,13 @@ def _show_loss(record: dict) -> str:
 def make_stages() -> list[Stage]:
     """The training runs, in order."""
     nepa, scratch = 'nepa_d192l6-p8', 'nepa-scratch_d192l6-p8'
-    seg, linear = 'upernet_1xb16-bf16-200it_demo-scenes-128x128.py', 'linear_1xb64-bf16-100it_demo-crops-96x96.py'
+    seg, linear = 'upernet_1xb16-bf16-150it_demo-scenes-128x128.py', 'linear_1xb64-bf16-100it_demo-crops-96x96.py'
     return [
         Stage(
-            'pretrain', 'pretrain NEPA', f'{nepa}_1xb16-bf16-coslr-1500it_demo-scenes-64x64.py', 300, _show_pretraining
+            'pretrain', 'pretrain NEPA', f'{nepa}_1xb16-bf16-coslr-1000it_demo-scenes-64x64.py', 250, _show_pretraining
         ),
-        Stage('segment_random', 'UPerNet from random', f'{scratch}_{seg}', 90, _show_loss, predicts=True),
-        Stage('segment_nepa', 'UPerNet from NEPA', f'{nepa}_{seg}', 90, _show_loss, start='pretrain', predicts=True),
+        Stage('segment_random', 'UPerNet from random', f'{scratch}_{seg}', 120, _show_loss, predicts=True),
+        Stage('segment_nepa', 'UPerNet from NEPA', f'{nepa}_{seg}', 120, _show_loss, start='pretrain', predicts=True),
         Stage('linear_random', 'linear head, random', f'{scratch}_{linear}', 25, _show_loss),
         Stage('linear_nepa', 'linear head, NEPA', f'{nepa}_{linear}', 25, _show_loss, start='pretrain'),
     ]

@@ -169,7 +169,9 @@ def _draw_curve(ax: Any, curve: Mapping[str, list]) -> None:
     ax.set_title('Pretraining: predicting the next patch embedding', fontsize=12)
     ax.set_xlabel('iteration')
     ax.set_ylabel('loss (-cosine)')
-    ax.legend(frameon=False, fontsize=10)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.2 * (high - low))  # room for the legend above the curves
+    ax.legend(frameon=False, fontsize=10, ncols=2, loc='upper right')
     ax.grid(alpha=0.25)
     ax.spines[['top', 'right']].set_visible(False)
 

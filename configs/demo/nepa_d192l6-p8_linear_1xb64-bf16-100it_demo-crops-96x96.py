@@ -41,7 +41,7 @@ test_evaluator = val_evaluator
 model = dict(
     data_preprocessor=dict(num_classes=13),
     # The middle of the network: the last layer lives in the space of the patch embedding.
-    backbone=dict(out_indices=3, init_cfg=dict(type='Pretrained', checkpoint='work_dirs/demo/pretrain/iter_1500.pth')),
+    backbone=dict(out_indices=3, init_cfg=dict(type='Pretrained', checkpoint='work_dirs/demo/pretrain/iter_1000.pth')),
     head=dict(num_classes=13),
 )
 optim_wrapper = dict(

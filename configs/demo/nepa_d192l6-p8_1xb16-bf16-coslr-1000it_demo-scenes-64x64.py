@@ -26,12 +26,12 @@ train_dataloader = dict(
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=False, begin=0, end=30),
-    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=30, end=1500),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=30, end=1000),
 ]
-train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=1500)
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=1000)
 auto_scale_lr = dict(base_batch_size=16)
 log_processor = dict(by_epoch=False)
 default_hooks = dict(
     logger=dict(interval=25),
-    checkpoint=dict(by_epoch=False, interval=1500),
+    checkpoint=dict(by_epoch=False, interval=1000),
 )

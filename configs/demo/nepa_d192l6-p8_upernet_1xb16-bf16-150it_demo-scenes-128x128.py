@@ -70,7 +70,7 @@ model = dict(
     backbone=dict(
         init_cfg=dict(
             type='Pretrained',
-            checkpoint='work_dirs/demo/pretrain/iter_1500.pth',
+            checkpoint='work_dirs/demo/pretrain/iter_1000.pth',
         ),
     ),
     decode_head=dict(num_classes=13),
@@ -81,11 +81,11 @@ model = dict(
 optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(layer_decay_rate=1.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=25),
-    dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=25, end=200),
+    dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=25, end=150),
 ]
-train_cfg = dict(max_iters=200, val_interval=200)
+train_cfg = dict(max_iters=150, val_interval=150)
 auto_scale_lr = dict(base_batch_size=16)
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(interval=200, save_best=None),
+    checkpoint=dict(interval=150, save_best=None),
 )
