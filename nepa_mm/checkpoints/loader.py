@@ -18,8 +18,9 @@ _QK_NORM = re.compile(r'layers\.\d+\.attn\.[qk]_norm\.weight$')
 # a model with `final_norm=False` leaves unused (but which no model may miss).
 _MAY_LACK = re.compile(r'(^|\.)mask_token$')
 _MAY_BRING = re.compile(r'(^|\.)(mask_token|norm\.(weight|bias))$')
-# What a checkpoint may carry before the names of the module that is loaded.
-_WRAPPERS = ('', 'module.', 'backbone.', 'module.backbone.')
+# What a checkpoint may carry before the names of the module that is loaded (besides DDP's `module.`).
+_WRAPPERS = ('', 'backbone.')
+WEIGHTS = ('raw', 'ema')
 
 
 @dataclass
@@ -79,11 +80,18 @@ def load_weights(
     Raises:
         CheckpointError: See :func:`read_checkpoint` and :func:`load_state_dict`.
     """
+    _check_weights(weights)
     loaded = read_checkpoint(_release_file(checkpoint, weights), map_location)
-    if Path(checkpoint).is_dir():
-        return load_state_dict(module, loaded['state_dict'], source=f'{checkpoint} ({weights} weights)', strict=strict)
-    state_dict, source = select_weights(loaded, weights, str(checkpoint))
+    if Path(checkpoint).is_dir():  # raw and average lie in files of their own
+        state_dict, source = loaded['state_dict'], f'{checkpoint} ({weights} weights)'
+    else:
+        state_dict, source = select_weights(loaded, weights, str(checkpoint))
     return load_state_dict(module, state_dict, source=source, prefix=prefix, strict=strict)
+
+
+def _check_weights(weights: str) -> None:
+    if weights not in WEIGHTS:
+        raise CheckpointError(f'weights={weights!r} is unknown; choose one of {list(WEIGHTS)}.')
 
 
 def _release_file(checkpoint: str | Path, weights: str) -> str | Path:
@@ -104,8 +112,7 @@ def select_weights(checkpoint: Mapping[str, Any], weights: str, source: str) -> 
     mmengine's EMAHook swaps on save: ``state_dict`` then holds the averaged weights and ``ema_state_dict`` the raw
     ones.
     """
-    if weights not in ('raw', 'ema'):
-        raise CheckpointError(f"weights={weights!r} is unknown; choose 'raw' or 'ema'.")
+    _check_weights(weights)
     has_ema = 'ema_state_dict' in checkpoint
     if weights == 'ema' and not has_ema:
         raise CheckpointError(f"{source} holds no EMA weights; it was saved without an EMAHook. Use weights='raw'.")
@@ -130,8 +137,8 @@ def load_state_dict(
         module (nn.Module): A backbone or a whole model (with a ``backbone`` attribute), wrapped for DDP or not.
         state_dict (Mapping[str, Tensor]): Our names or the release's.
         source (str): Named in the report and in errors.
-        prefix (str, optional): Take only what stands under this prefix, and strip it. Defaults to None: the one of '',
-            'module.' and 'backbone.' that matches most.
+        prefix (str, optional): Take only what stands under this prefix, and strip it. Defaults to None: '' or
+            'backbone.', whichever matches more. DDP's 'module.' is stripped in any case.
         strict (bool): Raise on any difference. Defaults to False.
 
     Returns:
@@ -180,9 +187,9 @@ def _strip(tensors: dict[str, Tensor], own: Iterable[str], prefix: str | None, s
         return {k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)}
 
     names = set(own)
-    if prefix:
-        prefix = prefix if prefix.endswith('.') else prefix + '.'
     if prefix is not None:
+        prefix = prefix.removeprefix('module.')
+        prefix = prefix if prefix.endswith('.') or not prefix else prefix + '.'
         stripped = under(prefix)
         if not stripped:
             starts = sorted({k.split('.')[0] for k in tensors})

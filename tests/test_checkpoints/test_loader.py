@@ -41,7 +41,7 @@ def test_finds_the_prefix(tmp_path, prefix, wrapped):
 def test_given_prefix(tmp_path):
     source, model = build(), build()
     torch.save({'student.' + k: v for k, v in source.state_dict().items()}, tmp_path / 'a.pth')
-    for prefix in ('student.', 'student'):
+    for prefix in ('student.', 'student', 'module.student.'):
         model = build()
         load_weights(model, tmp_path / 'a.pth', prefix=prefix)
         assert equal(model, source.state_dict())
@@ -84,6 +84,8 @@ def test_ema_file_of_a_release_directory(tmp_path):
     assert '(ema weights)' in report.source
     load_weights(model, tmp_path)
     torch.testing.assert_close(model.cls_token.data, raw['vit_nepa.embeddings.cls_token'])
+    with pytest.raises(CheckpointError, match="weights='average' is unknown"):
+        load_weights(model, tmp_path, weights='average')
 
 
 def test_release_classifier_into_image_classifier(tmp_path):
