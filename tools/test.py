@@ -53,7 +53,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Test."""
     args = parse_args()
-    from nepa_mm.apis import cli
+    try:
+        from nepa_mm.apis import cli
+    except ModuleNotFoundError as error:
+        if error.name != 'nepa_mm':
+            raise
+        sys.exit(
+            f'test.py: nepa_mm is not installed for {sys.executable}; run "source .venv/bin/activate" (after make '
+            'install), or "pip install -e .[openmm]"'
+        )
 
     try:
         cfg = cli.test_config(args, Path(__file__).resolve().parents[1] / 'configs')

@@ -50,7 +50,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Train."""
     args = parse_args()
-    from nepa_mm.apis import cli
+    try:
+        from nepa_mm.apis import cli
+    except ModuleNotFoundError as error:
+        if error.name != 'nepa_mm':
+            raise
+        sys.exit(
+            f'train.py: nepa_mm is not installed for {sys.executable}; run "source .venv/bin/activate" (after make '
+            'install), or "pip install -e .[openmm]"'
+        )
 
     try:
         cfg = cli.train_config(args, Path(__file__).resolve().parents[1] / 'configs')

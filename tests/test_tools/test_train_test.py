@@ -661,6 +661,17 @@ def test_test_names_the_mistake(tool, classifier, words, message):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize('name', ['train', 'test'])
+def test_an_environment_without_nepa_mm_is_named(name, tmp_path):
+    """The commonest stumble: the virtual environment is not active."""
+    environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    words = [sys.executable, '-S', str(ROOT / 'tools' / f'{name}.py'), 'a.py', *(['b.pth'] if name == 'test' else [])]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert f'{name}.py: nepa_mm is not installed for ' in done.stderr
+    assert 'source .venv/bin/activate' in done.stderr
+
+
 def test_a_config_that_does_not_exist_brings_close_names(tmp_path):
     from nepa_mm.apis import cli
 
