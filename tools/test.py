@@ -68,6 +68,7 @@ def main() -> None:
         cli.run_test(cli.build_runner(cfg), args)
     except cli.UsageError as error:
         sys.exit(f'test.py: {error}')
+    cli.close_process_group()
 
 
 if __name__ == '__main__':

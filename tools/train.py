@@ -65,6 +65,7 @@ def main() -> None:
     except cli.UsageError as error:
         sys.exit(f'train.py: {error}')
     cli.build_runner(cfg).train()
+    cli.close_process_group()
 
 
 if __name__ == '__main__':

@@ -192,6 +192,17 @@ def run_test(runner: Runner, args: argparse.Namespace) -> dict:
     return results
 
 
+def close_process_group() -> None:
+    """Leave the process group of a finished distributed run.
+
+    Gloo's threads abort a process that exits while they run ("terminate called without an active exception"), now and
+    then and after all work is done, and torchrun then reports a failure.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()  # nobody leaves while another still talks to it
+        torch.distributed.destroy_process_group()
+
+
 def _out_kind(args: argparse.Namespace) -> str | None:
     """What ``--out`` is: 'metrics' or 'pred' (files), 'directory', or None."""
     if args.out is None:
