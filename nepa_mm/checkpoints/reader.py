@@ -33,8 +33,7 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
 
     Raises:
         CheckpointError: The path is empty, missing or a URL; the file is empty, damaged, a web page, or holds objects
-        that would run
-            code; or it holds no weights.
+        that would run code; or it holds no weights.
     """
     if not path or not str(path).strip():
         raise CheckpointError(
@@ -78,9 +77,7 @@ def _read_safetensors(file: Path) -> dict[str, Any]:
     try:
         return load_file(file)  # on the CPU; loading into a module moves them
     except SafetensorError as error:
-        raise CheckpointError(
-            f'Checkpoint {file} is damaged or cut short ({error}); copy or download it again.'
-        ) from error
+        raise _damaged(file, error) from error
 
 
 def _history_buffer_method(owner: Any, name: str) -> Any:

@@ -60,7 +60,8 @@ class NEPAViT(BaseModule):
             'featmap'.
         final_norm (bool): LayerNorm on the output of the last layer, and on that alone. Defaults to True.
         frozen_stages (int): -1 freezes nothing, 0 the patch embedding and the BOS token, k those and the first k
-            layers, ``num_layers`` the final norm too. Frozen parts stay in eval mode. Defaults to -1.
+            layers, ``num_layers`` the final norm too. Frozen parts stay in eval mode: no dropout or drop path in them.
+            The RoPE rescale, one for all layers, stops only where all are frozen. Defaults to -1.
         freeze_patch_embed (bool): Freeze the patch embedding alone, as both published fine-tuning recipes do.
             Defaults to False.
         with_cp (bool): Activation checkpointing of every layer: less memory, about a third more time. Defaults to
