@@ -53,7 +53,8 @@ class NEPAViT(BaseModule):
         mask_ratio (float): Share of the input patches that :meth:`predict_next` replaces by a learned ``mask_token`` in
             train mode (the paper's masking ablation, table 1b); targets stay unmasked. Defaults to 0: no such token.
         out_indices (int | Sequence[int]): Layers to return the output of, in this order; negative ones count from the
-            end. Defaults to -1.
+            end. Layers above the highest one do not run and get no gradient, which DDP takes only with
+            ``find_unused_parameters=True``. Defaults to -1.
         out_type (str): 'raw' (B, 1 + T, D) tokens with BOS first; 'featmap' (B, D, H_grid, W_grid), in a
             :class:`FeatureMaps`; 'avg_featmap' (B, D), the mean of the patch tokens; 'last_token' (B, D), the last
             patch in raster order, the only one that has seen the whole image under causal attention. Defaults to
