@@ -3,5 +3,6 @@
 from .layer_decay import BackboneLayerDecayConstructor
 from .optim_wrapper import AutocastOptimWrapper
 from .runner import NEPARunner
+from .schedulers import LayerWiseCosineLR
 
-__all__ = ['AutocastOptimWrapper', 'BackboneLayerDecayConstructor', 'NEPARunner']
+__all__ = ['AutocastOptimWrapper', 'BackboneLayerDecayConstructor', 'LayerWiseCosineLR', 'NEPARunner']

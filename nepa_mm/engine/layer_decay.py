@@ -23,11 +23,14 @@ class BackboneLayerDecayConstructor(DefaultOptimWrapperConstructor):
 
     mmpretrain's constructor asks the whole model for ``get_layer_depth``, which mmseg's ``EncoderDecoder`` lacks, and
     makes one group per parameter; mmseg's looks for 'BEiT' or 'MAE' in the name of the backbone's class. This one asks
-    the backbone, wherever it sits, and makes one group per (learning rate, weight decay).
+    the backbone, wherever it sits, and makes one group per (layer, learning rate, weight decay), without decay over
+    layers one per (learning rate, weight decay).
 
     A parameter's rate is ``lr * layer_decay_rate ** k``: k = 0 for the last layer, the final norm and everything
-    outside the backbone, 1 for the layer below, ..., ``num_layers`` for the embeddings (the release's rule). Source:
-    NEPA (arXiv 2512.16922), appendix; the release's fine-tuning.
+    outside the backbone, 1 for the layer below, ..., ``num_layers`` for the embeddings (the release's rule). With
+    mmengine's schedulers that decay is constant. Groups also carry ``layer_decay_rate`` and k, their
+    ``depth_from_top``, from which :class:`nepa_mm.engine.LayerWiseCosineLR` makes what changes by layer over training.
+    Source: NEPA (arXiv 2512.16922), appendix; the release's fine-tuning.
 
     ``paramwise_cfg`` takes:
 
@@ -62,8 +65,8 @@ class BackboneLayerDecayConstructor(DefaultOptimWrapperConstructor):
             model (nn.Module): A model with a ``backbone``.
 
         Returns:
-            list[dict[str, Any]]: Groups with ``params``, ``param_names``, ``lr`` and ``weight_decay``, lowest layer
-            first.
+            list[dict[str, Any]]: Groups with ``params``, ``param_names``, ``lr`` and ``weight_decay``, and where the
+            rate decays over layers ``depth_from_top`` and ``layer_decay_rate``; lowest layer first.
         """
         cfg = self._checked_paramwise_cfg()
         backbone: Any = getattr(model, 'backbone', None)
@@ -73,13 +76,15 @@ class BackboneLayerDecayConstructor(DefaultOptimWrapperConstructor):
                 'has no get_layer_depth(name, prefix); use NEPAViT, or another constructor.'
             )
         lr, weight_decay = self.optimizer_cfg['lr'], self.optimizer_cfg.get('weight_decay', 0.0)
-        groups: dict[tuple[float, float], dict[str, Any]] = {}
+        by_layer = cfg['layer_decay_rate'] < 1
+        groups: dict[tuple[int, float, float], dict[str, Any]] = {}
         for name, param in model.named_parameters():
             if not param.requires_grad:
                 continue
             depth, num_depths = backbone.get_layer_depth(name, 'backbone.')
             top = num_depths - 1 if cfg['decay_last_layer'] else num_depths - 2
-            scale = cfg['layer_decay_rate'] ** max(0, top - depth)
+            from_top = max(0, top - depth) if by_layer else 0
+            scale = cfg['layer_decay_rate'] ** from_top
             decay_mult = 1.0
             if param.ndim == 1:
                 decay_mult = cfg['bias_decay_mult' if name.endswith('.bias') else 'flat_decay_mult']
@@ -88,8 +93,10 @@ class BackboneLayerDecayConstructor(DefaultOptimWrapperConstructor):
             rate = lr * scale * custom.get('lr_mult', 1.0)
             decay = weight_decay * custom.get('decay_mult', decay_mult)
             group = groups.setdefault(
-                (rate, decay), dict(params=[], param_names=[], lr=rate, weight_decay=decay, depth=depth)
+                (from_top, rate, decay), dict(params=[], param_names=[], lr=rate, weight_decay=decay, depth=depth)
             )
+            if by_layer:
+                group.update(depth_from_top=from_top, layer_decay_rate=cfg['layer_decay_rate'])
             group['params'].append(param)
             group['param_names'].append(name)
         unused = [key for key in cfg['custom_keys'] if not any(key in name for name, _ in model.named_parameters())]

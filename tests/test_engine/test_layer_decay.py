@@ -73,6 +73,20 @@ def test_few_groups():
     assert len(wrapper_of(model).optimizer.param_groups) == 2
 
 
+def test_groups_tell_their_layer_to_the_schedule():
+    model = classifier()
+    # At half the rate the head has the rate of the layer below the top, and yet a group of its own.
+    keys = {'head': dict(lr_mult=0.5), 'fc_norm': dict(lr_mult=1.0)}
+    groups = wrapper_of(model, layer_decay_rate=0.5, custom_keys=keys).optimizer.param_groups
+    names = {id(p): n for n, p in model.named_parameters()}
+    told = {names[id(p)]: (g['depth_from_top'], g['layer_decay_rate'], g['lr']) for g in groups for p in g['params']}
+    assert told['head.fc.weight'] == (0, 0.5, 0.5)
+    assert told['head.fc_norm.weight'] == (0, 0.5, 1.0)
+    assert told['backbone.layers.1.mlp.fc2.weight'] == (1, 0.5, 0.5)
+    assert told['backbone.patch_embed.proj.weight'] == (3, 0.5, 0.125)
+    assert not any('depth_from_top' in g for g in wrapper_of(model).optimizer.param_groups)
+
+
 def test_the_fine_tuning_recipe_has_the_release_s_groups():
     told = json.loads((golden.GOLDEN / 'finetune_param_groups.json').read_text())
     config = golden.CASES['classify_bidirectional']['config']
