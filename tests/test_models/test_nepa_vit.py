@@ -39,6 +39,31 @@ def test_named_archs(arch, dims):
     assert model.layers[0].mlp.fc1.out_features == 4 * dims[0]
 
 
+def test_learned_positions_enter_the_layers_and_not_the_targets():
+    model = build(rope=None, pos_embed=(4, 4)).eval()
+    image = torch.randn(1, 3, 4, 4).tile(1, 1, 4, 4)  # 16 equal patches
+    (tokens,) = model.encode(model.embed(image)[0], (4, 4), [2])
+    assert (tokens[0, 1:] - tokens[0, 1]).abs().amax(dim=-1)[1:].min() > 1e-3
+    _, embeddings = model.predict_next(image)
+    assert torch.equal(embeddings[0, 1:], embeddings[0, 1:2].expand(16, -1))
+    assert dict(model.named_parameters())['pos_embed.weight'].shape == (1, 16, 32)
+    # On its own grid as they are, BOS untouched; on another one resampled, constants staying constant.
+    tokens = torch.zeros(1, 17, 32)
+    assert torch.equal(model.pos_embed(tokens, (4, 4))[:, 1:], model.pos_embed.weight)
+    assert model.pos_embed(tokens, (4, 4))[:, 0].abs().max() == 0
+    torch.nn.init.constant_(model.pos_embed.weight, 0.5)
+    other = model.pos_embed(torch.zeros(1, 1 + 6, 32), (2, 3))
+    torch.testing.assert_close(other[:, 1:], torch.full((1, 6, 32), 0.5))
+    assert model.get_layer_depth('backbone.pos_embed.weight', 'backbone.') == (0, 5)
+    assert not build(pos_embed=(4, 4), frozen_stages=0).pos_embed.weight.requires_grad
+
+
+@pytest.mark.parametrize('grid', [16, (16,), (0, 4), (4.0, 4)])
+def test_wrong_grids_of_learned_positions(grid):
+    with pytest.raises(ValueError, match='is no grid of patches; give'):
+        build(pos_embed=grid)
+
+
 # ---------------------------------------------------------------------- causality
 
 

@@ -13,9 +13,9 @@ from ...checkpoints import init_weights_checked
 from ..utils import FeatureMaps, is_count, is_rate
 from .archs import check_arch
 from .nepa_layers import MLPS, NORM_EPS, QK_NORMS, build_layer, build_rope
+from .position_embedding import INIT_STD, PositionEmbedding
 
 OUT_TYPES = ('raw', 'featmap', 'avg_featmap', 'last_token')
-INIT_STD = 0.02
 
 
 @MODELS.register_module()
@@ -46,6 +46,9 @@ class NEPAViT(BaseModule):
             mode: ``rescale`` (log-uniform in [1/rescale, rescale]), ``shift`` (uniform in [-shift, shift], in units of
             half an image), ``jitter`` (log-uniform per axis); None switches one off. What is absent keeps its default;
             None or False means no RoPE. Defaults to ``dict(base=100., rescale=2., shift=None, jitter=None)``.
+        pos_embed (Sequence[int], optional): Rows and columns of a learned position embedding, added to the patches as
+            they enter the layers (targets have none); other grids resample it. The paper's text mentions one, the
+            release has none; here it serves the ablation without RoPE. Defaults to None: none.
         drop_path_rate (float): Stochastic depth of the last layer, rising linearly from 0. Defaults to 0.
         drop_rate (float): Dropout after the embedding and after the projections of attention and MLP. Defaults to 0.
         attn_drop_rate (float): Dropout of attention weights. Defaults to 0.
@@ -60,9 +63,9 @@ class NEPAViT(BaseModule):
             patch in raster order, the only one that has seen the whole image under causal attention. Defaults to
             'featmap'.
         final_norm (bool): LayerNorm on the output of the last layer, and on that alone. Defaults to True.
-        frozen_stages (int): -1 freezes nothing, 0 the patch embedding and the BOS token, k those and the first k
-            layers, ``num_layers`` the final norm too. Frozen parts stay in eval mode: no dropout or drop path in them.
-            The RoPE rescale, one for all layers, stops only where all are frozen. Defaults to -1.
+        frozen_stages (int): -1 freezes nothing, 0 the patch embedding, the learned positions and the BOS token, k those
+            and the first k layers, ``num_layers`` the final norm too. Frozen parts stay in eval mode: no dropout or
+            drop path in them. The RoPE rescale, one for all layers, stops only where all are frozen. Defaults to -1.
         freeze_patch_embed (bool): Freeze the patch embedding alone, as both published fine-tuning recipes do.
             Defaults to False.
         with_cp (bool): Activation checkpointing of every layer: less memory, about a third more time. Defaults to
@@ -84,6 +87,7 @@ class NEPAViT(BaseModule):
         mlp: str = 'gelu',
         layer_scale_init: float | None = 1e-5,
         rope: Mapping[str, float | None] | bool | None = True,
+        pos_embed: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
@@ -149,6 +153,7 @@ class NEPAViT(BaseModule):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims)) if mask_ratio > 0 else None
         self.drop_after_embed = nn.Dropout(drop_rate)
+        self.pos_embed = None if pos_embed is None else PositionEmbedding(pos_embed, self.embed_dims)
         self.rope = build_rope(rope, head_dim=self.embed_dims // num_heads)
         self.layers = nn.ModuleList(
             build_layer(
@@ -256,7 +261,8 @@ class NEPAViT(BaseModule):
         """
         rope = None if self.rope is None else self.rope.get_embed(list(grid))  # (T, 2 * head_dim)
         outs: dict[int, Tensor] = {}
-        x = self.drop_after_embed(tokens)
+        x = tokens if self.pos_embed is None else self.pos_embed(tokens, grid)
+        x = self.drop_after_embed(x)
         if torch.is_autocast_enabled(x.device.type):
             # The residual stream in fp32, with LayerScale (whose fp32 factor would promote it) and without.
             x = x.float()
@@ -333,6 +339,7 @@ class NEPAViT(BaseModule):
             modules.append(self.patch_embed)
         if self.frozen_stages >= 0:
             modules.append(self.drop_after_embed)
+            modules += [self.pos_embed] if self.pos_embed is not None else []
         modules += self.layers[: max(self.frozen_stages, 0)]
         if self.frozen_stages == self.num_layers:
             # Nothing of the backbone learns, so its features should not be drawn at random either.
@@ -362,7 +369,7 @@ class NEPAViT(BaseModule):
         if not param_name.startswith(prefix):
             return num_depths - 1, num_depths
         name = param_name[len(prefix) :]
-        if name.startswith(('patch_embed.', 'cls_token', 'mask_token')):
+        if name.startswith(('patch_embed.', 'cls_token', 'mask_token', 'pos_embed.')):
             return 0, num_depths
         if name.startswith('layers.'):
             return int(name.split('.')[1]) + 1, num_depths
