@@ -9,6 +9,9 @@ from .version import __version__
 # First, and fast: what follows imports torch, timm and the hosts, whose errors do not say how to mend the installation.
 check_stack()
 
-from . import datasets, engine, models
+from . import checkpoints, datasets, engine, models
 
-__all__ = ['__version__', 'datasets', 'engine', 'models']
+# The hosts' own loading functions run what a file holds, and do not tell an empty backbone from a loaded one.
+checkpoints.guard_hosts(models.NEPAViT)
+
+__all__ = ['__version__', 'checkpoints', 'datasets', 'engine', 'models']

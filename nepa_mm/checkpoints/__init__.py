@@ -1,17 +1,23 @@
-"""Checkpoints: safe reading, one checked loader, and the release's key names."""
+"""Checkpoints: safe reading, one checked loader, and the release's format."""
 
+from .hosts import guard_hosts
 from .init_cfg import init_weights_checked
-from .loader import LoadReport, load_state_dict, load_weights
-from .reader import CheckpointError, read_checkpoint
+from .loader import LoadReport, load_state_dict, load_weights, read_weights, to_own_names
+from .reader import read_checkpoint
 from .release_keys import from_release, to_release
+from .sources import CheckpointError, fetch
 
 __all__ = [
     'CheckpointError',
     'LoadReport',
+    'fetch',
     'from_release',
+    'guard_hosts',
     'init_weights_checked',
     'load_state_dict',
     'load_weights',
     'read_checkpoint',
+    'read_weights',
+    'to_own_names',
     'to_release',
 ]

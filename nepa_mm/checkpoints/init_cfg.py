@@ -6,9 +6,9 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 
 from .loader import load_weights
-from .reader import CheckpointError
+from .sources import CheckpointError
 
-PRETRAINED_KEYS = ('checkpoint', 'prefix', 'weights', 'strict', 'map_location')
+PRETRAINED_KEYS = ('checkpoint', 'prefix', 'weights', 'strict', 'map_location', 'resample_patch_embed')
 
 
 def init_weights_checked(module: BaseModule, init_weights: Callable[[], None]) -> None:

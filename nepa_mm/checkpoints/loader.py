@@ -10,8 +10,10 @@ import torch
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from .reader import RELEASE_EMA_WEIGHTS, CheckpointError, read_checkpoint
+from . import patch_embed
+from .reader import read_checkpoint
 from .release_keys import from_release, is_release
+from .sources import RELEASE_EMA_WEIGHTS, RELEASE_WEIGHTS, CheckpointError, fetch
 
 _QK_NORM = re.compile(r'layers\.\d+\.attn\.[qk]_norm\.weight$')
 # A backbone may lack or bring these without being another one: the masking ablation's token, and the final norm, which
@@ -31,6 +33,7 @@ class LoadReport:
         source (str): Where the weights came from.
         matched (list[str]): Loaded.
         filled (list[str]): Absent QK-norm weights, set to one, which is what plain QK-norm computes.
+        resampled (list[str]): Patch embeddings of another patch size, loaded resampled.
         missing (list[str]): In the model, not in the checkpoint: left as they were.
         unexpected (list[str]): In the checkpoint, not in the model: not used.
         reshaped (list[str]): In both, with different shapes: left as they were.
@@ -39,6 +42,7 @@ class LoadReport:
     source: str
     matched: list[str] = field(default_factory=list)
     filled: list[str] = field(default_factory=list)
+    resampled: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     reshaped: list[str] = field(default_factory=list)
@@ -47,6 +51,7 @@ class LoadReport:
         lines = [f'Loaded {len(self.matched)} tensors from {self.source}.']
         for names, what in (
             (self.filled, 'QK-norm weights are not in the checkpoint (plain QK-norm) and were set to 1'),
+            (self.resampled, 'had another patch size and were resampled'),
             (self.missing, 'are not in the checkpoint and keep their initial values'),
             (self.reshaped, 'have another shape in the checkpoint and keep their initial values'),
             (self.unexpected, 'of the checkpoint have no place in the model and were not used'),
@@ -63,16 +68,19 @@ def load_weights(
     weights: str = 'raw',
     strict: bool = False,
     map_location: Any = 'cpu',
+    resample_patch_embed: bool = False,
 ) -> LoadReport:
-    """Load a checkpoint file into a module.
+    """Load a checkpoint into a module.
 
     Args:
         module (nn.Module): A backbone or a whole model.
-        checkpoint (str | Path): See :func:`read_checkpoint`.
+        checkpoint (str | Path): File, release directory, ``hf://OWNER/NAME[@REVISION]`` or URL; see
+            :func:`read_checkpoint`.
         prefix (str, optional): Take only what stands under this prefix, and strip it. Defaults to None: find it.
         weights (str): 'raw' or 'ema', for a checkpoint that holds both. Defaults to 'raw', as the release transfers.
         strict (bool): Raise on any difference. Defaults to False.
         map_location: As in ``torch.load``.
+        resample_patch_embed (bool): See :func:`load_state_dict`. Defaults to False.
 
     Returns:
         LoadReport: What was loaded and what was not.
@@ -81,12 +89,9 @@ def load_weights(
         CheckpointError: See :func:`read_checkpoint` and :func:`load_state_dict`.
     """
     _check_weights(weights)
-    loaded = read_checkpoint(_release_file(checkpoint, weights), map_location)
-    if Path(checkpoint).is_dir():  # raw and average lie in files of their own
-        state_dict, source = loaded['state_dict'], f'{checkpoint} ({weights} weights)'
-    else:
-        state_dict, source = select_weights(loaded, weights, str(checkpoint))
-    return load_state_dict(module, state_dict, source=source, prefix=prefix, strict=strict)
+    loaded, source = read_weights(checkpoint, weights, map_location)
+    state_dict = loaded['state_dict']
+    return load_state_dict(module, state_dict, source, prefix, strict, resample_patch_embed)
 
 
 def _check_weights(weights: str) -> None:
@@ -94,16 +99,41 @@ def _check_weights(weights: str) -> None:
         raise CheckpointError(f'weights={weights!r} is unknown; choose one of {list(WEIGHTS)}.')
 
 
-def _release_file(checkpoint: str | Path, weights: str) -> str | Path:
-    """The file of a release directory that holds the raw weights, or their average; other paths as they are."""
-    if weights == 'ema' and Path(checkpoint).is_dir():
-        file = Path(checkpoint) / RELEASE_EMA_WEIGHTS
-        if not file.is_file():
-            raise CheckpointError(
-                f"{checkpoint} has no {RELEASE_EMA_WEIGHTS}, which holds EMA weights; use weights='raw'."
-            )
-        return file
-    return checkpoint
+def read_weights(
+    checkpoint: str | Path, weights: str | None = None, map_location: Any = 'cpu'
+) -> tuple[dict[str, Any], str]:
+    """Read a checkpoint's raw or EMA weights.
+
+    Args:
+        checkpoint (str | Path): See :func:`read_checkpoint`. A release directory or hub repository keeps the two in
+            files of their own.
+        weights (str, optional): 'raw' or 'ema'. Defaults to None: what its owner evaluated, which is the average where
+            a run's checkpoint has one, and ``model.safetensors`` of a release directory.
+        map_location: As in ``torch.load``.
+
+    Returns:
+        tuple[dict[str, Any], str]: The checkpoint with these weights alone, under ``state_dict``; and how to call them
+        in a report.
+
+    Raises:
+        CheckpointError: See :func:`read_checkpoint`; or it does not hold these weights.
+    """
+    if weights is not None:
+        _check_weights(weights)
+    path = fetch(checkpoint, files=(RELEASE_EMA_WEIGHTS if weights == 'ema' else RELEASE_WEIGHTS,))
+    if path.is_dir():
+        if weights == 'ema':
+            path = path / RELEASE_EMA_WEIGHTS
+            if not path.is_file():
+                raise CheckpointError(
+                    f"{checkpoint} has no {RELEASE_EMA_WEIGHTS}, which holds EMA weights; use weights='raw'."
+                )
+        return read_checkpoint(path, map_location), f'{checkpoint} ({weights or "raw"} weights)'
+    loaded = read_checkpoint(path, map_location)
+    weights = weights or ('ema' if 'ema_state_dict' in loaded else 'raw')
+    state_dict, source = select_weights(loaded, weights, str(checkpoint))
+    rest = {key: value for key, value in loaded.items() if key != 'ema_state_dict'}
+    return rest | dict(state_dict=state_dict), source
 
 
 def select_weights(checkpoint: Mapping[str, Any], weights: str, source: str) -> tuple[dict[str, Tensor], str]:
@@ -127,6 +157,7 @@ def load_state_dict(
     source: str = 'a state dict',
     prefix: str | None = None,
     strict: bool = False,
+    resample_patch_embed: bool = False,
 ) -> LoadReport:
     """Load tensors into a module and say what happened; nothing is changed where it raises.
 
@@ -140,6 +171,8 @@ def load_state_dict(
         prefix (str, optional): Take only what stands under this prefix, and strip it. Defaults to None: '' or
             'backbone.', whichever matches more. DDP's 'module.' is stripped in any case.
         strict (bool): Raise on any difference. Defaults to False.
+        resample_patch_embed (bool): Resample a patch embedding of another patch size (see
+            :func:`nepa_mm.checkpoints.patch_embed.resample_patch_embed`); else it is refused. Defaults to False.
 
     Returns:
         LoadReport: What was loaded and what was not.
@@ -150,16 +183,15 @@ def load_state_dict(
     """
     module = module.module if is_model_wrapper(module) else module  # type: ignore[assignment]
     own = module.state_dict()
-    backbone = 'backbone.' if hasattr(module, 'backbone') else ''
-    tensors = {k.removeprefix('module.'): v for k, v in state_dict.items() if isinstance(v, Tensor)}
-    if is_release(tensors):
-        # A release file is a backbone, and perhaps its classifier.
-        tensors = {k if k.startswith('head.') else backbone + k: v for k, v in from_release(tensors).items()}
-    tensors = _strip(tensors, own, prefix, source)
+    backbone = _backbone_prefix(module)
+    tensors = to_own_names(module, state_dict, source, prefix)
 
     report = LoadReport(source)
     for name, tensor in own.items():
-        if name in tensors:
+        if name in tensors and resample_patch_embed and _of_another_patch_size(name, tensors, own):
+            tensors[name] = patch_embed.resample_patch_embed(tensors[name], tensor.shape[-1])
+            report.resampled.append(name)
+        elif name in tensors:
             (report.matched if tensors[name].shape == tensor.shape else report.reshaped).append(name)
         elif _QK_NORM.search(name):
             report.filled.append(name)
@@ -168,7 +200,7 @@ def load_state_dict(
     report.unexpected = [name for name in tensors if name not in own]
     _refuse_unnoticed_scratch(report, own, tensors, backbone, strict)
 
-    chosen = {name: tensors[name] for name in report.matched}
+    chosen = {name: tensors[name] for name in report.matched + report.resampled}
     broken = [n for n, v in chosen.items() if v.is_floating_point() and not torch.isfinite(v).all()]
     if broken:
         raise CheckpointError(
@@ -178,6 +210,43 @@ def load_state_dict(
     chosen |= {name: torch.ones_like(own[name]) for name in report.filled}
     module.load_state_dict(chosen, strict=False)
     return report
+
+
+def to_own_names(
+    module: nn.Module, state_dict: Mapping[str, Tensor], source: str = 'a state dict', prefix: str | None = None
+) -> dict[str, Tensor]:
+    """Tensors of a checkpoint under the names that a module has for them.
+
+    Args:
+        module (nn.Module): See :func:`load_state_dict`, also for the other arguments.
+        state_dict (Mapping[str, Tensor]): Our names or the release's, wrapped or not.
+        source (str): Named in errors.
+        prefix (str, optional): Take only what stands under this prefix.
+
+    Returns:
+        dict[str, Tensor]: Its tensors, renamed. What has no place in the module keeps its name.
+
+    Raises:
+        CheckpointError: Nothing stands under ``prefix``, or there are keys of the release that NEPAViT does not have.
+    """
+    tensors = {k.removeprefix('module.'): v for k, v in state_dict.items() if isinstance(v, Tensor)}
+    if is_release(tensors):
+        try:
+            renamed = from_release(tensors)
+        except KeyError as error:
+            raise CheckpointError(f'{source} is not what nepa_mm can build. {error.args[0]}') from error
+        # A release file is a backbone, and perhaps its classifier.
+        backbone = _backbone_prefix(module)
+        tensors = {k if k.startswith('head.') else backbone + k: v for k, v in renamed.items()}
+    return _strip(tensors, module.state_dict(), prefix, source)
+
+
+def _backbone_prefix(module: nn.Module) -> str:
+    return 'backbone.' if hasattr(module, 'backbone') else ''
+
+
+def _of_another_patch_size(name: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
+    return patch_embed.is_weight(name) and patch_embed.can_resample(tensors[name], own[name].shape)
 
 
 def _strip(tensors: dict[str, Tensor], own: Iterable[str], prefix: str | None, source: str) -> dict[str, Tensor]:
@@ -231,6 +300,11 @@ def _refuse_unnoticed_scratch(
         raise CheckpointError(
             f'{report.source} does not fit the backbone; it was made with another one:\n{details}\n'
             'Compare arch, patch_size, in_channels, qk_norm, mlp and layer_scale_init with the config that made it.'
+            + (
+                '\nWhere only the patch size differs, resample_patch_embed=True (in init_cfg) resamples.'
+                if any(_of_another_patch_size(name, tensors, own) for name in report.reshaped)
+                else ''
+            )
         )
     if strict and (report.missing or report.unexpected or report.reshaped):
         raise CheckpointError(f'{report.source} differs from the model, and every weight is needed here.\n{report}')

@@ -9,22 +9,17 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import get_torch_safe_globals
 
-# Files of a directory in the release's format (method: the Hugging Face repositories of the authors).
-RELEASE_WEIGHTS = 'model.safetensors'
-RELEASE_EMA_WEIGHTS = 'pytorch_model_ema.bin'
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be read, or does not fit the model."""
+from .sources import RELEASE_WEIGHTS, CheckpointError, fetch, is_web_page
 
 
 def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, Any]:
-    """Read a checkpoint file; nothing in it is executed.
+    """Read a checkpoint; nothing in it is executed.
 
     Args:
-        path (str | Path): A ``.pth`` of mmengine or a bare state dict (read with ``weights_only=True``; mmengine's own
-            records of a run are allowed beside tensors), a ``.safetensors`` file, or a directory in the release's
-            format (its ``model.safetensors`` is read).
+        path (str | Path): What :func:`nepa_mm.checkpoints.fetch` finds: a ``.pth`` of mmengine or a bare state dict
+            (read with ``weights_only=True``; mmengine's own records of a run are allowed beside tensors), a
+            ``.safetensors`` file, a directory in the release's format (its ``model.safetensors`` is read),
+            ``hf://OWNER/NAME[@REVISION]``, or the URL of a file.
         map_location: As in ``torch.load``; safetensors are read on the CPU. Defaults to 'cpu'.
 
     Returns:
@@ -32,17 +27,36 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
         ``message_hub``, ...). A bare state dict comes back under ``state_dict``.
 
     Raises:
-        CheckpointError: The path is empty, missing or a URL; the file is empty, damaged, a web page, or holds objects
-        that would run code; or it holds no weights.
+        CheckpointError: The path is empty or missing, or cannot be fetched; the file is empty, damaged, a web page, or
+        holds objects that would run code; or it holds no weights.
     """
-    if not path or not str(path).strip():
-        raise CheckpointError(
-            'The checkpoint path is empty, so training would start from scratch unnoticed. Name a file '
-            '(checkpoint=... in init_cfg, or --cfg-options), or remove init_cfg to train from scratch on purpose.'
-        )
-    if '://' in str(path):
-        raise CheckpointError(f'{path} is no local path, and nothing is fetched here; download the file and name it.')
-    file = Path(path).expanduser()
+    checkpoint, file = read_file(path, map_location)
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f'Checkpoint {file} holds a {type(checkpoint).__name__}; expected a dict of weights.')
+    if 'state_dict' not in checkpoint:
+        # Others' names for the same thing: DINO, timm, MAE save under 'model'.
+        weights = checkpoint.get('model', checkpoint)
+        checkpoint = dict(state_dict=weights)
+    weights = checkpoint['state_dict']
+    if not isinstance(weights, dict) or not any(isinstance(v, torch.Tensor) for v in weights.values()):
+        raise CheckpointError(f'Checkpoint {file} holds no weights (no tensors under its keys).')
+    return checkpoint
+
+
+def read_file(path: str | Path, map_location: Any = 'cpu') -> tuple[Any, Path]:
+    """Read what a checkpoint file holds, whatever it is; nothing in it is executed.
+
+    Args:
+        path (str | Path): As in :func:`read_checkpoint`.
+        map_location: As there.
+
+    Returns:
+        tuple[Any, Path]: The content, and the local file that it came from.
+
+    Raises:
+        CheckpointError: As there, but for what the file holds.
+    """
+    file = fetch(path)
     if file.is_dir():
         if not (file / RELEASE_WEIGHTS).is_file():
             raise CheckpointError(
@@ -55,19 +69,14 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
         head = stream.read(512)
     if not head:
         raise CheckpointError(f'Checkpoint {file} is empty (0 bytes); copy or download it again.')
-    if head.lstrip()[:1] == b'<':
+    if is_web_page(head):
         raise CheckpointError(f'Checkpoint {file} is a web page or XML, not weights; download the file itself.')
-    checkpoint = _read_safetensors(file) if head[8:9] == b'{' else _read_torch(file, map_location)
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(f'Checkpoint {file} holds a {type(checkpoint).__name__}; expected a dict of weights.')
-    if 'state_dict' not in checkpoint:
-        # Others' names for the same thing: DINO, timm, MAE save under 'model'.
-        weights = checkpoint.get('model', checkpoint)
-        checkpoint = dict(state_dict=weights)
-    weights = checkpoint['state_dict']
-    if not isinstance(weights, dict) or not any(isinstance(v, torch.Tensor) for v in weights.values()):
-        raise CheckpointError(f'Checkpoint {file} holds no weights (no tensors under its keys).')
-    return checkpoint
+    if head.startswith(b'version https://git-lfs'):
+        raise CheckpointError(
+            f'Checkpoint {file} is a pointer of Git LFS, not weights; run "git lfs pull" in its repository, or '
+            'download the file itself.'
+        )
+    return (_read_safetensors(file) if head[8:9] == b'{' else _read_torch(file, map_location)), file
 
 
 def _read_safetensors(file: Path) -> dict[str, Any]:

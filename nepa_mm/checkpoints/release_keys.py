@@ -19,6 +19,8 @@ _PAIRS = (
     ('encoder.layer.{i}.attention.attention.query.', 'layers.{i}.attn.q_proj.'),
     ('encoder.layer.{i}.attention.attention.key.', 'layers.{i}.attn.k_proj.'),
     ('encoder.layer.{i}.attention.attention.value.', 'layers.{i}.attn.v_proj.'),
+    # A release whose query, key and value are stored as one tensor, in this order, as ours are.
+    ('encoder.layer.{i}.attention.attention.qkv.', 'layers.{i}.attn.qkv.'),
     ('encoder.layer.{i}.attention.attention.q_norm.', 'layers.{i}.attn.q_norm.'),
     ('encoder.layer.{i}.attention.attention.k_norm.', 'layers.{i}.attn.k_norm.'),
     ('encoder.layer.{i}.attention.output.dense.', 'layers.{i}.attn.proj.'),
@@ -51,8 +53,9 @@ def from_release(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Args:
         state_dict (Mapping[str, Tensor]): Tensors under the release's names, any subset. Query, key and value of a
-            layer are joined where all three are there; otherwise they keep names of their own
-            (``layers.N.attn.q_proj.*``). ``up_proj`` is a gated MLP's if a ``gate_proj`` is anywhere in the dict.
+            layer are joined where all three are there (or are one tensor already, ``qkv``); otherwise they keep names
+            of their own (``layers.N.attn.q_proj.*``). ``up_proj`` is a gated MLP's if a ``gate_proj`` is anywhere in
+            the dict.
 
     Returns:
         dict[str, Tensor]: Backbone keys as in ``NEPAViT.state_dict()``, a classifier's as ``head.*``.
@@ -81,12 +84,13 @@ def from_release(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return joined
 
 
-def to_release(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_release(state_dict: Mapping[str, Tensor], fused_qkv: bool = False) -> dict[str, Tensor]:
     """The inverse of :func:`from_release`: split query, key and value, and use the release's names.
 
     Args:
         state_dict (Mapping[str, Tensor]): Tensors under our names, any subset; backbone keys with or without
             ``backbone.``.
+        fused_qkv (bool): Leave query, key and value one tensor, ``qkv``. Defaults to False: as the published weights.
 
     Returns:
         dict[str, Tensor]: Tensors under the release's names.
@@ -97,7 +101,7 @@ def to_release(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     split: dict[str, Tensor] = {}
     for key, tensor in state_dict.items():
         name = key.removeprefix('backbone.')
-        if '.attn.qkv.' in name:
+        if '.attn.qkv.' in name and not fused_qkv:
             for part, piece in zip(_QKV, tensor.chunk(3), strict=True):
                 split[name.replace('.attn.qkv.', f'.attn.{part}.')] = piece.clone()
         else:

@@ -23,7 +23,14 @@ from torch.nn.modules.batchnorm import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from nepa_mm.checkpoints import CheckpointError, init_weights_checked, load_state_dict, read_checkpoint
+from nepa_mm.checkpoints import (
+    CheckpointError,
+    init_weights_checked,
+    load_state_dict,
+    read_checkpoint,
+    read_weights,
+    to_own_names,
+)
 from nepa_mm.checkpoints.loader import select_weights
 
 
@@ -92,8 +99,10 @@ class NEPARunner(Runner):
     - A run starts with its global batch, the batch its lr was written for, and its lr.
 
     The arguments are those of :class:`mmengine.runner.Runner`. Beside them the config may hold
-    ``load_from_weights='raw'|'ema'``: which weights ``load_from`` takes of a checkpoint that holds
-    both. Defaults to ``'raw'``, as the release transfers.
+    ``load_from_weights='raw'|'ema'``, which weights ``load_from`` takes of a checkpoint that holds
+    both (defaults to ``'raw'``, as the release transfers), and ``test_weights='raw'|'ema'``, which
+    weights a test takes (by default what mmengine does: the average where a run's checkpoint has
+    one).
     """
 
     # What the checkpoint being loaded is for: 'load_from', 'resume' or 'test'.
@@ -282,7 +291,8 @@ class NEPARunner(Runner):
         """Load a checkpoint into the model and log what matched.
 
         Args:
-            filename (str): What :func:`nepa_mm.checkpoints.read_checkpoint` reads.
+            filename (str): What :func:`nepa_mm.checkpoints.read_checkpoint` reads: a file, a release
+                directory, ``hf://OWNER/NAME[@REVISION]`` or a URL.
             map_location (str or callable): Where tensors are put. Defaults to ``'cpu'``.
             strict (bool): Refuse any difference between the model's keys and the file's. Resuming
                 is strict and testing refuses missing and reshaped keys in any case.
@@ -293,30 +303,42 @@ class NEPARunner(Runner):
             dict: The checkpoint as read, its weights under ``'state_dict'``.
 
         Raises:
-            CheckpointError: If the file cannot be read safely, or too few keys match.
+            CheckpointError: If the file cannot be read safely, too few keys match, or what a run
+                needs to resume is not in it.
         """
-        checkpoint = read_checkpoint(filename, map_location=map_location)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = model.module if isinstance(model, BaseTTAModel) else model
+        chosen = {
+            'load_from': self.cfg.get('load_from_weights', 'raw'),
+            'resume': None,  # needs both
+            'test': self.cfg.get('test_weights'),
+        }[self._purpose]
+        if chosen is None:
+            checkpoint, source = read_checkpoint(filename, map_location=map_location), str(filename)
+        else:
+            # Chosen before the hooks see it: an EMA hook would start, or test, from whichever it prefers.
+            checkpoint, source = read_weights(filename, chosen, map_location)
+        if self._purpose == 'resume':
+            _check_resumable(checkpoint, source)
+        if 'ema_state_dict' not in checkpoint:
+            # For the hooks too: an EMA hook copies by name, and what it misses stays random in silence.
+            checkpoint['state_dict'] = to_own_names(model, checkpoint['state_dict'], source)
         in_ema = {id(tensor) for tensor in checkpoint.get('ema_state_dict', {}).values()}
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
 
-        state_dict, source = checkpoint['state_dict'], str(filename)
+        state_dict = checkpoint['state_dict']
         if 'ema_state_dict' in checkpoint:
             # EMAHook saves the averaged weights as state_dict, and where the config has the hook it
             # may just have put the raw ones back there.
             average = checkpoint['ema_state_dict']
             swapped = any(id(tensor) in in_ema for tensor in state_dict.values())
             both = dict(state_dict=average, ema_state_dict=state_dict) if swapped else checkpoint
-            weights = {
-                'load_from': self.cfg.get('load_from_weights', 'raw'),
-                'resume': 'raw',  # the optimizer's state belongs to them
-                'test': 'raw' if swapped else 'ema',  # what the hooks have left in place
-            }[self._purpose]
+            # Resuming: the optimizer's state belongs to the raw ones. Testing: what the hooks have left there.
+            weights = 'raw' if self._purpose == 'resume' or swapped else 'ema'
             state_dict, source = select_weights(both, weights, source)
         for pattern, replacement in revise_keys:
             state_dict = {re.sub(pattern, replacement, k): v for k, v in state_dict.items()}
 
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        model = model.module if isinstance(model, BaseTTAModel) else model
         strict = strict or self._purpose == 'resume'
         report = load_state_dict(model, state_dict, source=source, strict=strict)
         self.logger.info(str(report))
@@ -330,6 +352,18 @@ class NEPARunner(Runner):
             )
         self._has_loaded = True
         return checkpoint
+
+
+def _check_resumable(checkpoint: dict, source: str) -> None:
+    """Refuse to resume from weights alone, and drop what mmengine would run."""
+    absent = [key for key in ('meta', 'optimizer') if key not in checkpoint]
+    if absent:
+        raise CheckpointError(
+            f'{source} holds no {" and no ".join(absent)}, so no run can be resumed from it. To start a new run from '
+            'its weights, name it as load_from= or in init_cfg, without --resume.'
+        )
+    # Text of a config, from mmengine's predecessor; Runner.resume executes it.
+    checkpoint['meta'].pop('config', None)
 
 
 def _batch_size(dataloader: DataLoader | dict) -> int:

@@ -136,6 +136,46 @@ def test_another_backbone_is_refused_and_left_alone(kwargs, message):
     assert equal(model, before)
 
 
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_a_patch_embedding_is_resampled_on_demand(tmp_path, prefix):
+    source, model = build(patch_size=4), build(patch_size=8)
+    torch.nn.init.normal_(source.patch_embed.proj.bias)
+    torch.save({prefix + k: v for k, v in source.state_dict().items()}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='only the patch size differs, resample_patch_embed=True'):
+        load_weights(model, tmp_path / 'a.pth')
+    report = load_weights(model, tmp_path / 'a.pth', strict=True, resample_patch_embed=True)
+    assert report.resampled == ['patch_embed.proj.weight'] and report.reshaped == report.missing == []
+    assert len(report.matched) == len(model.state_dict()) - 1
+    assert '1 had another patch size and were resampled: patch_embed.proj.weight' in str(report)
+    # One patch, small and twice as large: the same embedding.
+    small = torch.rand(2, 3, 4, 4)
+    large = torch.nn.functional.interpolate(small, (8, 8), mode='bicubic', antialias=True)
+    torch.testing.assert_close(model.embed(large)[0], source.embed(small)[0], atol=1e-5, rtol=0)
+
+
+def test_resampling_changes_nothing_else(tmp_path):
+    """Neither a patch embedding that fits, nor one of another width or of other channels."""
+    source, model = build(), build()
+    report = load_state_dict(model, source.state_dict(), resample_patch_embed=True)
+    assert report.resampled == [] and equal(model, source.state_dict())
+    for other in (build(patch_size=2, in_channels=4), build(patch_size=2, arch=ARCH | dict(embed_dims=32))):
+        with pytest.raises(CheckpointError, match='patch_embed.proj.weight') as caught:
+            load_state_dict(other, source.state_dict(), resample_patch_embed=True)
+        assert 'resample_patch_embed' not in str(caught.value)
+
+
+def test_init_cfg_resamples(tmp_path):
+    torch.save({'backbone.' + k: v for k, v in build(patch_size=4).state_dict().items()}, tmp_path / 'a.pth')
+    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'))
+    with pytest.raises(CheckpointError, match='does not fit the backbone'):
+        build(patch_size=8, init_cfg=pretrained).init_weights()
+    model = build(patch_size=8, init_cfg=pretrained | dict(resample_patch_embed=True))
+    model.init_weights()
+    expected = build(patch_size=8)
+    load_weights(expected, tmp_path / 'a.pth', resample_patch_embed=True)
+    assert equal(model, expected.state_dict())
+
+
 def test_affine_qk_norm_does_not_vanish_into_a_plain_model():
     with pytest.raises(CheckpointError, match='attn.q_norm.weight'):
         load_state_dict(build(qk_norm='plain'), build(qk_norm='affine').state_dict())
@@ -225,6 +265,7 @@ def test_ema_where_there_is_none(tmp_path):
         (b'', r'is empty \(0 bytes\)'),
         (b'<!DOCTYPE html><html>Not found</html>', 'is a web page'),
         (b'\n  <html>', 'is a web page'),
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n', 'is a pointer of Git LFS'),
         (b'Just some text, long enough to be read.', 'damaged'),
         ([1, 2], 'holds a list'),
         (dict(epoch=3), 'holds no weights'),
@@ -283,11 +324,6 @@ def test_a_runs_own_records_are_readable(tmp_path):
     )
     hub = read_checkpoint(tmp_path / 'a.pth')['message_hub']
     assert hub['log'].mean() == 1.5 and hub['log'].statistics('max') == 2.0 and hub['lr'] == 0.5
-
-
-def test_a_url_is_not_taken_for_a_missing_file():
-    with pytest.raises(CheckpointError, match='is no local path, and nothing is fetched here'):
-        read_checkpoint('hf://someone/weights')
 
 
 def test_directory_without_weights(tmp_path):
