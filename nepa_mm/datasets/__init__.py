@@ -1,22 +1,41 @@
-"""Data sets that mmpretrain and mmseg lack.
+"""Data sets and pipeline steps that mmpretrain and mmseg lack.
 
-They inherit from mmseg's class and are imported by need: pretraining never imports mmseg's data sets.
+The data sets inherit from mmseg's or mmpretrain's classes and are imported by need: pretraining never imports mmseg's
+data sets.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from mmseg.registry import DATASETS as MMSEG_DATASETS
 
 from ..registry import import_by_need
+from .transforms import LoadImageFromBytes, TimmRandAugment, TimmRandomErasing
 
 if TYPE_CHECKING:
     from .camvid import CamVidDataset
     from .folder_seg import FolderSegDataset
+    from .hugging_face import HuggingFaceImageDataset
 
-__getattr__ = import_by_need(
+_of_mmseg = import_by_need(
     __name__,
     {'CamVidDataset': 'nepa_mm.datasets.camvid', 'FolderSegDataset': 'nepa_mm.datasets.folder_seg'},
     MMSEG_DATASETS,
 )
+_of_mmpretrain = import_by_need(
+    __name__, {'HuggingFaceImageDataset': 'nepa_mm.datasets.hugging_face'}, MMPRETRAIN_DATASETS
+)
 
-__all__ = ['CamVidDataset', 'FolderSegDataset']
+
+def __getattr__(name: str) -> Any:
+    return (_of_mmpretrain if name == 'HuggingFaceImageDataset' else _of_mmseg)(name)
+
+
+__all__ = [
+    'CamVidDataset',
+    'FolderSegDataset',
+    'HuggingFaceImageDataset',
+    'LoadImageFromBytes',
+    'TimmRandAugment',
+    'TimmRandomErasing',
+]

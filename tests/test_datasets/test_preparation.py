@@ -1,0 +1,256 @@
+"""Sources in folders and archives, and folders that are written all or nothing."""
+
+import io
+import os
+import pickle
+import tarfile
+import zipfile
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nepa_mm.datasets import preparation
+from nepa_mm.datasets.preparation import (
+    LabelTable,
+    PreparationError,
+    SourceFile,
+    collect_files,
+    decode_label,
+    image_size,
+    match_files,
+    name_some,
+    new_folder,
+    pair_files,
+    run_parallel,
+    writing,
+)
+from tests.archives import bands, mask, picture, tar_bytes, write_folder, write_zip
+
+MEMBERS = {'a/one.txt': b'one', 'a/b/two.txt': b'two' * 1000, '.hidden': b'', '__MACOSX/a/one.txt': b'', 'a/.DS': b''}
+LISTED = {'a/one.txt': b'one', 'a/b/two.txt': b'two' * 1000}
+
+
+def contents(source, tmp_path):
+    return {name: file.read() for name, file in collect_files([source], tmp_path / 'scratch')}
+
+
+@pytest.mark.parametrize('form', ['folder', 'zip', 'tar', 'w:gz', 'w:bz2', 'w:xz'])
+def test_reads_every_form(form, tmp_path):
+    source = tmp_path / 'source.bin'
+    if form == 'folder':
+        write_folder(source, MEMBERS)
+    elif form == 'zip':
+        write_zip(source, {**MEMBERS, 'empty/': b''})
+    else:
+        source.write_bytes(tar_bytes(MEMBERS, 'w' if form == 'tar' else form))
+    assert contents(source, tmp_path) == LISTED
+    # Only what is compressed as a whole is unpacked.
+    assert (tmp_path / 'scratch').exists() == form.startswith('w:')
+    files = dict(collect_files([source], tmp_path / 'again'))
+    assert [file.size() for file in files.values()] == [6 * 500, 3]
+    for file in files.values():
+        assert pickle.loads(pickle.dumps(file)).read() == file.read()
+
+
+def test_tar_in_tar(tmp_path):
+    outer = tmp_path / 'outer.tar'
+    outer.write_bytes(
+        tar_bytes({'x.tar': tar_bytes({'1.txt': b'1' * 700, 'y.tar': tar_bytes({'2.txt': b'2'})}), 'z': b'z'})
+    )
+    assert contents(outer, tmp_path) == {'x/1.txt': b'1' * 700, 'x/y/2.txt': b'2', 'z': b'z'}
+
+
+def test_several_sources_and_links(tmp_path):
+    one = write_folder(tmp_path / 'one', {'a.txt': b'1'})
+    two = write_folder(tmp_path / 'two', {'a.txt': b'2', 'deep/b.txt': b'b'})
+    (one / 'linked').symlink_to(two / 'deep')
+    (one / 'loop').symlink_to(one)
+    found = [(name, file.read()) for name, file in collect_files([one, two], tmp_path / 'scratch')]
+    assert found == [('a.txt', b'1'), ('a.txt', b'2'), ('deep/b.txt', b'b'), ('linked/b.txt', b'b')]
+
+
+@pytest.mark.parametrize('name', ['../evil.txt', '/etc/evil.txt', 'a/../../evil.txt', r'..\evil.txt', r'C:\evil.txt'])
+@pytest.mark.parametrize('form', ['zip', 'w', 'w:gz'])
+def test_names_that_leave_the_folder(name, form, tmp_path):
+    source = tmp_path / 'in' / 'bad'
+    source.parent.mkdir()
+    if form == 'zip':
+        write_zip(source, {name: b'evil'})
+    else:
+        source.write_bytes(tar_bytes({name: b'evil'}, form))
+    with pytest.raises(PreparationError, match='points outside of its folder'):
+        collect_files([source], tmp_path / 'in' / 'scratch')
+    assert not list(tmp_path.rglob('*evil*'))
+
+
+@pytest.mark.parametrize('kind', [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize('mode', ['w', 'w:gz'])
+def test_links_and_devices_in_tars(kind, mode, tmp_path):
+    source = tmp_path / 'bad.tar'
+    with tarfile.open(source, mode) as archive:
+        info = tarfile.TarInfo('trap')
+        info.type, info.linkname = kind, '/etc/passwd'
+        archive.addfile(info)
+    with pytest.raises(PreparationError, match="member 'trap' is a link or a device"):
+        collect_files([source], tmp_path / 'scratch')
+
+
+def test_links_in_zips(tmp_path):
+    source = tmp_path / 'bad.zip'
+    with zipfile.ZipFile(source, 'w') as archive:
+        info = zipfile.ZipInfo('trap')
+        info.external_attr = 0o120777 << 16
+        archive.writestr(info, '/etc/passwd')
+    with pytest.raises(PreparationError, match="member 'trap' is a link or a device"):
+        collect_files([source], tmp_path / 'scratch')
+
+
+def test_no_archive(tmp_path):
+    source = tmp_path / 'gtFine.zip'
+    source.write_bytes(b'\n<!DOCTYPE html><title>Log in</title>')
+    with pytest.raises(PreparationError, match='is a web page, no archive; log in'):
+        collect_files([source], tmp_path)
+    for data in (b'', b'just text' * 100, os.urandom(3000)):
+        source.write_bytes(data)
+        with pytest.raises(PreparationError, match='gtFine.zip is no folder, zip or tar, or is damaged'):
+            collect_files([source], tmp_path)
+    with pytest.raises(PreparationError, match='missing.zip does not exist'):
+        collect_files([tmp_path / 'missing.zip'], tmp_path)
+
+
+def test_archives_that_are_cut(tmp_path):
+    """Wherever the download stopped, in each form."""
+    whole = {'zip': write_zip(tmp_path / 'whole', LISTED).read_bytes()}
+    whole |= {mode: tar_bytes(LISTED, mode) for mode in ('w', 'w:gz', 'w:xz')}
+    for form, data in whole.items():
+        # A tar's records are padded to 20 blocks; beyond the end mark nothing is lost.
+        end = data.rstrip(b'\0') if form == 'w' else data
+        for share in (0.2, 0.5, 0.9, 0.99):
+            source = tmp_path / 'cut'
+            source.write_bytes(data[: int(len(end) * share)])
+            with pytest.raises(PreparationError, match=r'cut is no folder, zip or tar|the archive ends inside it'):
+                contents(source, tmp_path / f'{form.replace(":", "")}{share}')
+
+
+def test_tar_with_a_damaged_header(tmp_path):
+    """Plain tarfile would end the list there, in silence."""
+    data = bytearray(tar_bytes({name: name.encode() for name in ('a', 'b', 'c')}))
+    data[1024 + 150] ^= 1  # in the checksum of the second header
+    source = tmp_path / 'bad.tar'
+    source.write_bytes(data)
+    with tarfile.open(source) as archive:
+        assert archive.getnames() == ['a']
+    with pytest.raises(PreparationError, match='no tar header at byte 1024'):
+        collect_files([source], tmp_path)
+
+
+def test_zip_with_a_password(tmp_path):
+    source = write_zip(tmp_path / 'locked.zip', {'a.txt': b'a'})
+    data = bytearray(source.read_bytes())
+    data[6] |= 1  # in the member's header and in the index
+    data[data.index(b'PK\x01\x02') + 8] |= 1
+    source.write_bytes(data)
+    with pytest.raises(PreparationError, match='locked.zip: a.txt: cannot be read .*encrypted'):
+        contents(source, tmp_path)
+
+
+def test_file_that_vanished(tmp_path):
+    with pytest.raises(PreparationError, match='none.png: cannot be read'):
+        SourceFile(str(tmp_path / 'none.png')).read()
+
+
+def test_match_files():
+    files = [(name, SourceFile(name)) for name in ('x/images/val/a.jpg', 'images/val/b.jpg', 'ximages/val/c.jpg')]
+    found = match_files(files, r'images/(train|val)/([^/]+)\.jpg')
+    assert {key: file.path for key, file in found.items()} == {
+        ('val', 'a'): 'x/images/val/a.jpg',
+        ('val', 'b'): 'images/val/b.jpg',
+    }
+    with pytest.raises(PreparationError, match='given twice: x/images/val/a.jpg and y/images/val/a.jpg'):
+        match_files(
+            [files[0], ('images/val/a.jpg', SourceFile('y/images/val/a.jpg'))], r'images/(train|val)/([^/]+)\.jpg'
+        )
+
+
+def test_pair_files():
+    file = SourceFile('x')
+    images = {('train', name): file for name in 'abc'} | {('test', 'z'): file}
+    labels = {('train', name): file for name in 'bcd'}
+    splits, problems = pair_files(images, labels, {'train': 3, 'val': 2, 'test': 5}, any_count=True, optional=('val',))
+    assert splits == {'train': ['b', 'c'], 'test': []}
+    assert problems == ['train: no label for a', 'train: no image for d', 'test: no label for z']
+    assert pair_files({}, {}, {'val': 2}, any_count=True)[1] == ['val: no images']
+    assert pair_files({}, {}, {'val': 2}, optional=('val',)) == ({}, [])
+
+
+def test_labels():
+    table = LabelTable({0: 255, 1: 0, 255: 255}, expected='0, 1 or 255')
+    np.testing.assert_array_equal(table(np.array([[0, 1], [255, 1]], np.uint8)), [[255, 0], [255, 0]])
+    assert table(np.zeros((1, 1), np.uint8)).dtype == np.uint8
+    with pytest.raises(ValueError, match='label 2, 254, expected 0, 1 or 255'):
+        table(np.array([[0, 254], [2, 2]], np.uint8))
+    with pytest.raises(ValueError, match=r'label 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 8 more, expected'):
+        table(np.arange(20, dtype=np.uint8)[None])
+    np.testing.assert_array_equal(decode_label(mask([3, 200], palette=True)), bands([3, 200]))
+    stream = io.BytesIO()
+    Image.fromarray(np.array([[300]], np.uint16)).save(stream, 'PNG')
+    for data, message in ((picture(0, kind='PNG'), 'mode RGB'), (stream.getvalue(), 'mode I;16'), (b'', 'decoded')):
+        with pytest.raises(ValueError, match=message):
+            decode_label(data)
+    assert image_size(picture(0, (5, 7))) == (7, 5)
+    for cut in (b'', picture(0)[:300], picture(0)[:-50], picture(0, kind='PNG')[:-100]):
+        with pytest.raises(ValueError, match='cannot be decoded'):
+            image_size(cut)
+
+
+def test_name_some():
+    assert name_some({'b', 'a'}) == 'a, b'
+    assert name_some([f'{i:02d}' for i in range(12)]).endswith('08, 09 and 2 more')
+
+
+def test_new_folder_appears_at_once(tmp_path):
+    dst = tmp_path / 'deep' / 'dst'
+    with new_folder(dst) as (new, scratch):
+        (new / 'file').write_text('x')
+        (scratch / 'temporary').write_text('x')
+        assert not dst.exists()
+    assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob('*'))] == ['deep', 'deep/dst', 'deep/dst/file']
+    with pytest.raises(FileExistsError, match='exists and is not empty'), new_folder(dst):
+        pass
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / 'a' / 'b' / 'other') as (new, _):
+        (new / 'file').write_text('x')
+        raise KeyboardInterrupt
+    assert [p.name for p in tmp_path.iterdir()] == ['deep']
+    with new_folder(None) as (nothing, scratch):
+        assert nothing is None and scratch.is_dir()
+    assert not scratch.exists()
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    """Told before anything is written; links take no room."""
+    monkeypatch.setattr(writing.shutil, 'disk_usage', lambda path: type('Usage', (), dict(free=2**30)))
+    (tmp_path / 'small').write_bytes(b'x' * 100)
+    files = [SourceFile('a.zip', 'm', None, 2**30), SourceFile(str(tmp_path / 'small'))]
+    writing.check_space(files[1:], tmp_path / 'scratch' / 'new', link=False)
+    with pytest.raises(PreparationError, match=r'1.0 GiB free, but the data set takes 1.0 GiB; --link links'):
+        writing.check_space(files, tmp_path / 'scratch' / 'new', link=False)
+    monkeypatch.setattr(writing.shutil, 'disk_usage', lambda path: type('Usage', (), dict(free=50)))
+    writing.check_space(files[1:], tmp_path / 'scratch' / 'new', link=True)
+
+
+def _scaled(factor, x):
+    return factor * x, os.getpid()
+
+
+def test_run_parallel_keeps_the_order():
+    for nproc, processes in ((1, 1), (3, 3)):
+        results = run_parallel(partial(_scaled, 2), list(range(100)), nproc, 'x')
+        assert [value for value, _ in results] == list(range(0, 200, 2))
+        assert 1 <= len({pid for _, pid in results}) <= processes
+    assert {pid for _, pid in run_parallel(partial(_scaled, 2), list(range(20)), 8, 'x')} == {os.getpid()}
+
+
+def test_everything_exported_exists():
+    assert all(hasattr(preparation, name) for name in preparation.__all__)
