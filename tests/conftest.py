@@ -1,13 +1,16 @@
 """Fixtures shared by all tests."""
 
+import logging
 import os
 import random
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 # The models here are tiny: more threads only wait for each other, and the last bits of a sum would
@@ -28,6 +31,21 @@ def seed() -> int:
 def no_default_scope(monkeypatch):
     """Forget the default scope that a runner of another test has left behind: mmengine keeps it for the process."""
     monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """Texts given to mmengine's current logger, whose own stream may be that of an earlier test."""
+    texts: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            texts.append(record.getMessage())
+
+    handler, logger = Keep(), MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield texts
+    logger.removeHandler(handler)
 
 
 @pytest.fixture(scope='session')

@@ -10,7 +10,15 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line; nothing heavy is imported before, so ``--help`` is quick."""
     parser = argparse.ArgumentParser(description='Test a checkpoint')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or release directory')
+    parser.add_argument(
+        'checkpoint', help='checkpoint file, release directory, hf://OWNER/NAME[@REVISION] or URL of a file'
+    )
+    parser.add_argument(
+        '--weights',
+        choices=['raw', 'ema'],
+        help='which weights of a checkpoint that holds both (default: the average of a run with an EMA hook, '
+        'model.safetensors of a release directory)',
+    )
     parser.add_argument('--work-dir', help='folder for logs and metrics (default: ./work_dirs/CONFIG_NAME)')
     parser.add_argument(
         '--out',
@@ -19,6 +27,12 @@ def parse_args() -> argparse.Namespace:
         'segmentation metrics write one label map per image',
     )
     parser.add_argument('--out-item', choices=['metrics', 'pred'], help='what goes into a file (default: pred)')
+    parser.add_argument(
+        '--confusion-matrix',
+        nargs='+',
+        metavar='FILE',
+        help='write which class is taken for which: .png and .csv with rows normalised to 1, .json with counts',
+    )
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
     parser.add_argument(

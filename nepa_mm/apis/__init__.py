@@ -1,1 +1,4 @@
-"""Entry points for tools and notebooks; import the module you need."""
+"""Prediction in Python, and what the tools share; import the module you need.
+
+``get_model``, ``classify``, ``segment``, ``features`` and ``list_models`` are offered by :mod:`nepa_mm` itself.
+"""

@@ -21,6 +21,11 @@ from mmengine.registry import HOOKS, RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 import nepa_mm.engine  # noqa: F401  registers NEPARunner, also for configs without custom_imports
+from nepa_mm.checkpoints import CheckpointError, fetch
+from nepa_mm.checkpoints.sources import RELEASE_EMA_WEIGHTS, RELEASE_WEIGHTS, is_remote
+from nepa_mm.evaluation.per_class import PerClassMetric, check_matrix_file
+
+from .configs import ConfigNotFoundError, find_config
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 PREDICTION_FILES = ('.pkl', '.pickle')
@@ -35,8 +40,8 @@ def load_config(path: str, configs: str | Path) -> Config:
     """Read a config file.
 
     Args:
-        path (str): The file.
-        configs (str or Path): Folder whose configs are proposed when ``path`` does not exist.
+        path (str): The file, or its name without folder and ``.py`` where it is one of ``configs``.
+        configs (str or Path): Folder whose configs have names and are proposed when ``path`` does not exist.
 
     Returns:
         Config: The config.
@@ -44,16 +49,10 @@ def load_config(path: str, configs: str | Path) -> Config:
     Raises:
         UsageError: If there is no such file.
     """
-    if not os.path.isfile(path):
-        known = {p.name: p for p in sorted(Path(configs).rglob('*.py')) if '_base_' not in p.parts}
-        name = os.path.basename(path)
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        close += difflib.get_close_matches(f'{name}.py', known, n=1, cutoff=0.8)
-        hint = ''.join(f'\n  {os.path.relpath(known[c])}' for c in dict.fromkeys(close))
-        raise UsageError(
-            f'config {path!r} does not exist' + (f'; did you mean{hint}' if hint else f'; the configs lie in {configs}')
-        )
-    return Config.fromfile(path)
+    try:
+        return Config.fromfile(find_config(path, configs))
+    except ConfigNotFoundError as error:
+        raise UsageError(str(error)) from error
 
 
 def train_config(args: argparse.Namespace, configs: str | Path) -> Config:
@@ -78,7 +77,7 @@ def train_config(args: argparse.Namespace, configs: str | Path) -> Config:
     if args.auto_scale_lr:
         cfg.auto_scale_lr = dict(cfg.get('auto_scale_lr') or {}, enable=True)
     _set_dataloaders(cfg, args)
-    cfg.merge_from_dict(_parse_options(args.cfg_options))
+    cfg.merge_from_dict(parse_options(args.cfg_options))
 
     # From here on what depends on the final config.
     if cfg.get('train_dataloader') is None:
@@ -112,14 +111,21 @@ def test_config(args: argparse.Namespace, configs: str | Path) -> Config:
     if args.out_item is not None and args.out is None:
         raise UsageError('--out-item says what goes into --out, which is missing')
     _out_kind(args)
+    for file in args.confusion_matrix or ():
+        try:
+            check_matrix_file(file)
+        except ValueError as error:
+            raise UsageError(f'--confusion-matrix: {error}') from error
     cfg = load_config(args.config, configs)
-    _check_checkpoint(args.checkpoint)
+    _check_checkpoint(args.checkpoint, args.weights)
     _set_common(cfg, args)
     cfg.load_from, cfg.resume = args.checkpoint, False
+    if args.weights is not None:
+        cfg.test_weights = args.weights
     if args.show or args.show_dir is not None:
         _visualize(cfg, args)
     _set_dataloaders(cfg, args)
-    cfg.merge_from_dict(_parse_options(args.cfg_options))
+    cfg.merge_from_dict(parse_options(args.cfg_options))
 
     # From here on what depends on the final config.
     if cfg.get('test_dataloader') is None:
@@ -155,7 +161,7 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def run_test(runner: Runner, args: argparse.Namespace) -> dict:
-    """Test and write what ``--out`` asks for.
+    """Test, and write the per-class tables and what ``--out`` and ``--confusion-matrix`` ask for.
 
     Args:
         runner (Runner): From :func:`build_runner`.
@@ -165,7 +171,8 @@ def run_test(runner: Runner, args: argparse.Namespace) -> dict:
         dict: The metrics.
 
     Raises:
-        UsageError: If ``--out`` is a directory and no metric of the config writes predictions.
+        UsageError: If ``--out`` is a directory, and no metric of the config writes predictions or two images would be
+            written to one file.
     """
     kind = _out_kind(args)
     if kind == 'directory':
@@ -178,6 +185,7 @@ def run_test(runner: Runner, args: argparse.Namespace) -> dict:
                 'directory; give a file: --out predictions.pkl, or --out metrics.json '
                 '--out-item metrics'
             )
+        _refuse_same_names(runner.test_dataloader.dataset)
         if is_main_process():
             os.makedirs(args.out, exist_ok=True)
         for metric in writers:
@@ -186,6 +194,7 @@ def run_test(runner: Runner, args: argparse.Namespace) -> dict:
             metric.keep_results = True
     elif kind == 'pred':
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+    _count_classes(runner, args)
     results = runner.test()
     if kind == 'metrics' and is_main_process():
         dump(results, args.out)
@@ -219,7 +228,33 @@ def _out_kind(args: argparse.Namespace) -> str | None:
     return 'directory'
 
 
-def _parse_options(tokens: Sequence[str] | None) -> dict[str, Any]:
+def _count_classes(runner: Runner, args: argparse.Namespace) -> None:
+    """Have the run write per-class tables beside its log, and the confusion matrix where it is asked for."""
+    evaluator = runner.test_evaluator
+    ignored = {metric.ignore_index for metric in evaluator.metrics if hasattr(metric, 'ignore_index')}
+    metric = PerClassMetric(
+        out_dir=runner.log_dir,
+        confusion_matrix=args.confusion_matrix or (),
+        ignore_index=ignored.pop() if len(ignored) == 1 else 255,
+    )
+    metric.dataset_meta = evaluator.dataset_meta
+    evaluator.metrics.append(metric)
+
+
+def _refuse_same_names(dataset: Any) -> None:
+    """Refuse images whose label maps, named by the stem alone, would overwrite each other."""
+    seen: dict[str, str] = {}
+    for i in range(len(dataset) if hasattr(dataset, 'get_data_info') else 0):
+        path = str(dataset.get_data_info(i).get('img_path', i))
+        other = seen.setdefault(Path(path).stem, path)
+        if other != path:
+            raise UsageError(
+                f'--out: the label maps of {other} and {path} would be one file, for mmseg names them by the stem '
+                'alone; give a .pkl file, or test one folder at a time'
+            )
+
+
+def parse_options(tokens: Sequence[str] | None) -> dict[str, Any]:
     """Turn the ``key=value`` words of ``--cfg-options`` into a dict, by mmengine's rules."""
     if not tokens:
         return {}
@@ -285,12 +320,14 @@ def _resume(cfg: Config, resume: str) -> None:
     cfg.resume, cfg.load_from = True, latest
 
 
-def _check_checkpoint(path: str) -> None:
-    """Refuse a path that does not exist, before anything is built."""
-    if '://' in path:
-        raise UsageError(
-            f'checkpoint {path!r} is no local path, and nothing is fetched here; download it and name the file'
-        )
+def _check_checkpoint(path: str, weights: str | None = None) -> None:
+    """Refuse a path that does not exist and fetch a remote one, before anything is built."""
+    if not path or is_remote(path):
+        try:
+            fetch(path, files=(RELEASE_EMA_WEIGHTS if weights == 'ema' else RELEASE_WEIGHTS,))
+        except CheckpointError as error:
+            raise UsageError(str(error)) from error
+        return
     if os.path.exists(path):
         return
     folder = Path(path).parent

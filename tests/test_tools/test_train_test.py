@@ -643,7 +643,9 @@ def test_train_names_the_mistake(tool, site, words, message):
     ('words', 'message'),
     [
         (['classify.py', 'classify/epoch_3.pth'], 'classify holds epoch_'),
-        (['classify.py', 'hf://me/weights'], 'is no local path, and nothing is fetched here'),
+        (['classify.py', 'hf://weights'], 'expected hf://OWNER/NAME or hf://OWNER/NAME@REVISION'),
+        (['classify.py', 's3://bucket/weights.pth'], 'is no scheme that is read here'),
+        (['classify.py', ''], 'checkpoint path is empty'),
         (['classify.py', 'C', '--tta'], 'has no tta_model and no tta_pipeline; add tta_model='),
         (['classify.py', 'C', '--show'], "default_hooks.visualization in the config: dict(type='"),
         (['classify.py', 'C', '--out-item', 'pred'], '--out-item says what goes into --out'),

@@ -1,0 +1,5 @@
+"""Hooks."""
+
+from .probe_hook import ProbeHook
+
+__all__ = ['ProbeHook']

@@ -1,0 +1,114 @@
+"""Images as users hand them in."""
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+from nepa_mm.apis.images import ImageError, as_list, list_images, name_of, to_bgr
+from nepa_mm.apis.preprocessing import Preprocessing, batches
+from tests.predictors import noise, write
+
+IMAGE = noise(np.random.default_rng(0), (20, 30))
+PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+
+
+def pixels(item):
+    return item['inputs'].permute(1, 2, 0).numpy()
+
+
+def test_folders_and_lists(tmp_path):
+    for name in ('b.png', 'a/c.JPG', '.hidden/d.png', 'a/.e.png'):
+        write(tmp_path / name, IMAGE)
+    (tmp_path / 'notes.txt').write_text('no image')
+    files = [tmp_path / 'a/c.JPG', tmp_path / 'b.png']
+    assert list_images(tmp_path) == files
+    assert as_list(tmp_path) == (files, True)
+    assert as_list([str(tmp_path / 'b.png'), tmp_path]) == ([str(tmp_path / 'b.png'), *files], True)
+    assert as_list('x.png') == (['x.png'], False)
+    items, many = as_list((IMAGE,))
+    assert items[0] is IMAGE and many
+    assert name_of(tmp_path / 'b.png') == str(tmp_path / 'b.png') and name_of(IMAGE) is None
+
+
+def test_what_is_no_image_is_refused(tmp_path):
+    with pytest.raises(ImageError, match=r'no images \(\.jpg, .*\) in folder'):
+        as_list(tmp_path)
+    with pytest.raises(ImageError, match='an image is a path, a PIL image or an array .* but got int'):
+        as_list([3])
+    for array in (IMAGE.astype(np.float32), IMAGE[None], IMAGE[:0]):
+        with pytest.raises(ImageError, match='an image array is uint8'):
+            to_bgr(array)
+
+
+def test_arrays_are_bgr_and_pil_images_rgb():
+    assert to_bgr(IMAGE) is IMAGE
+    assert np.array_equal(to_bgr(PIL.Image.fromarray(IMAGE[..., ::-1])), IMAGE)
+    grey = to_bgr(IMAGE[..., 0])
+    assert grey.shape == (20, 30, 3) and (grey == IMAGE[..., :1]).all()
+    assert np.array_equal(to_bgr(PIL.Image.fromarray(IMAGE[..., 0])), grey)
+
+
+def test_a_pil_image_is_turned_as_the_file_is(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    PIL.Image.fromarray(IMAGE[..., ::-1]).save(tmp_path / 'a.png', exif=exif)
+    load = Preprocessing(PIPELINE, 'mmseg')
+    from_file, from_pil = load(tmp_path / 'a.png'), load(PIL.Image.open(tmp_path / 'a.png'))
+    assert pixels(from_file).shape == (30, 20, 3)
+    assert np.array_equal(pixels(from_file), pixels(from_pil))
+
+
+def test_the_pipeline_of_the_config_and_no_labels(tmp_path):
+    write(tmp_path / 'a.png', IMAGE)
+    pipeline = [*PIPELINE[:2], dict(type='Resize', scale=(60, 60), keep_ratio=True), PIPELINE[2]]
+    item = Preprocessing(pipeline, 'mmseg')(tmp_path / 'a.png')
+    assert np.array_equal(pixels(item), cv2.resize(IMAGE, (60, 40)))
+    sample = item['data_samples']
+    assert (sample.ori_shape, sample.img_shape, sample.img_path) == ((20, 30), (40, 60), str(tmp_path / 'a.png'))
+    assert np.array_equal(pixels(Preprocessing(pipeline, 'mmseg')(IMAGE)), pixels(item))
+    grey = Preprocessing([dict(type='LoadImageFromFile', color_type='grayscale'), PIPELINE[2]], 'mmseg')
+    with pytest.raises(ImageError, match=r'3 channels here, but got an array of shape \(20, 30\)'):
+        grey(tmp_path / 'a.png')
+
+
+def test_unreadable_files_are_named(tmp_path):
+    load = Preprocessing(PIPELINE, 'mmseg')
+    with pytest.raises(ImageError, match=r"image '.*gone\.png' does not exist"):
+        load(tmp_path / 'gone.png')
+    (tmp_path / 'text.jpg').write_text('hello')
+    with pytest.raises(ImageError, match=r"image '.*text\.jpg' cannot be read"):
+        load(tmp_path / 'text.jpg')
+    PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / 'a.jpg')
+    content = (tmp_path / 'a.jpg').read_bytes()
+    (tmp_path / 'cut.jpg').write_bytes(content[: len(content) // 2])
+    assert cv2.imread(str(tmp_path / 'cut.jpg')) is not None, 'OpenCV says nothing'
+    with pytest.raises(ImageError, match=r"image '.*cut\.jpg' is damaged"):
+        load(tmp_path / 'cut.jpg')
+
+
+def test_a_broken_png_is_damaged_too(tmp_path):
+    write(tmp_path / 'a.png', noise(np.random.default_rng(0), (60, 60)))
+    content = bytearray((tmp_path / 'a.png').read_bytes())
+    content[60:70] = b'\0' * 10
+    (tmp_path / 'a.png').write_bytes(content)
+    with pytest.raises(ImageError, match=r"image '.*a\.png' is damaged"):
+        Preprocessing(PIPELINE, 'mmseg')(tmp_path / 'a.png')
+
+
+def test_very_large_images_are_read(tmp_path, monkeypatch):
+    """PIL takes them for an attack; they are aerial images."""
+    write(tmp_path / 'a.png', IMAGE)
+    for limit in (IMAGE.size // 4, IMAGE.size // 12):  # a warning, an error
+        monkeypatch.setattr(PIL.Image, 'MAX_IMAGE_PIXELS', limit)
+        assert np.array_equal(pixels(Preprocessing(PIPELINE, 'mmseg')(tmp_path / 'a.png')), IMAGE)
+
+
+def test_batches_hold_neighbours_of_one_size():
+    load = Preprocessing(PIPELINE, 'mmseg')
+    shapes = [(8, 8), (8, 8), (8, 8), (6, 8), (8, 8)]
+    items = [(i, load(np.zeros((*shape, 3), np.uint8))) for i, shape in enumerate(shapes)]
+    numbers = [[i for i, _ in batch] for batch in batches(iter(items), 2)]
+    assert numbers == [[0, 1], [2], [3], [4]]
+    with pytest.raises(ValueError, match='batch_size=0 is not a positive number'):
+        next(batches(iter(items), 0))
