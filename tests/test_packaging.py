@@ -7,8 +7,10 @@ import sys
 import zipfile
 from pathlib import Path
 
+import modelindex
 import pytest
 import yaml
+from mmengine.config import Config
 
 import nepa_mm.version
 from nepa_mm.stack import HOSTS, TIMM_FLOOR
@@ -150,6 +152,55 @@ def test_model_index_and_metafiles_agree():
         for model in content['Models']:
             assert (ROOT / model['Config']).is_file(), model['Config']
             assert model['In Collection'] in collections
+
+
+def test_every_recipe_is_listed_once():
+    """With a link in its folder's README, and once in the metafile, if there is one, but for templates."""
+    folders = [path.parent for path in sorted(ROOT.glob('configs/*/README.md'))]
+    assert {folder.name for folder in folders} >= {'pretrain', 'classification', 'segmentation', 'ablation'}
+    for folder in folders:
+        leafs = sorted(path.name for path in folder.glob('*.py'))
+        links = re.findall(r'\]\(([^)/]+\.py)\)', (folder / 'README.md').read_text())
+        assert sorted(set(links)) == leafs, folder.name
+        if (folder / 'metafile.yml').is_file():
+            models = yaml.safe_load((folder / 'metafile.yml').read_text())['Models']
+            assert sorted(model['Name'] + '.py' for model in models) == [n for n in leafs if 'my-dataset' not in n]
+            assert all(model['Config'] == f'configs/{folder.name}/{model["Name"]}.py' for model in models)
+
+
+def test_metafiles_tell_what_the_configs_say():
+    for metafile in ROOT.glob('configs/**/metafile.yml'):
+        for model in yaml.safe_load(metafile.read_text())['Models']:
+            cfg = Config.fromfile(ROOT / model['Config'])
+            told = model['Metadata']
+            assert told['Batch Size'] == cfg.auto_scale_lr.base_batch_size, model['Name']
+            assert told.get('Epochs') == cfg.train_cfg.get('max_epochs'), model['Name']
+            assert told.get('Iterations') == cfg.train_cfg.get('max_iters'), model['Name']
+
+
+def test_the_model_index_builds():
+    """As mmpretrain's model hub reads it."""
+    index = modelindex.load(str(ROOT / 'model-index.yml'))
+    index.build_models_with_collections()
+    names = [model.name for model in index.models]
+    assert len(names) == len({name.lower() for name in names})
+    weights = {model.name: model.weights for model in index.models if model.weights}
+    assert set(weights) >= {
+        'nepa_base-p14_8xb512-bf16-coslr-1600e_in1k',
+        'nepa_large-p14_8xb256-accum2-bf16-coslr-1600e_in1k',
+        'nepa_base-p14_8xb128-bf16-coslr-100e_in1k',
+        'nepa_large-p14_8xb128-bf16-coslr-100e_in1k',
+    }
+    form = re.compile(
+        r'https://huggingface\.co/SixAILab/nepa-(base|large)-patch14-224(-sft)?/resolve/main/model\.safetensors'
+    )
+    for name, url in weights.items():
+        assert form.fullmatch(url), url
+        assert ('large' in name, 'classification' in index_path(index, name)) == ('large' in url, '-sft/' in url)
+
+
+def index_path(index, name: str) -> str:
+    return next(model.config for model in index.models if model.name == name)
 
 
 def test_citation_and_changelog_name_this_version():

@@ -1,98 +1,184 @@
-"""The numbers of the recipes, as the optimiser and the schedulers see them, against the published ones."""
+"""The numbers of the recipes, as the optimiser, the schedulers and the pipelines see them, against the published ones.
 
+Segmentation has a file of its own, test_recipes_segmentation.py.
+"""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, MODELS, PARAM_SCHEDULERS, DefaultScope
+from PIL import Image
 
 import nepa_mm  # noqa: F401  registers what the configs build
 from tests.golden import ROOT
 
-PRETRAIN = 'pretrain/nepa_base-p14_8xb512-bf16-coslr-1600e_in1k.py'
-FINETUNE = 'classification/nepa_base-p14_8xb128-bf16-coslr-100e_in1k.py'
-SEGMENT = 'segmentation/nepa_base-p14_upernet_8xb2-bf16-160k_ade20k-518x518.py'
-# Published: paper and release for pretraining, the release for fine-tuning, mmseg's MAE-B + UPerNet for segmentation.
-TABLE = {
-    PRETRAIN: dict(
-        lr=4.8e-3, betas=(0.9, 0.95), decay=0.05, clip=1.0, batch=4096, gpus=8, ema=0.9999, length=('epochs', 1600)
-    ),
-    FINETUNE: dict(
-        lr=6e-3, betas=(0.9, 0.999), decay=0.05, clip=1.0, batch=1024, gpus=8, ema=0.9999, length=('epochs', 100)
-    ),
-    SEGMENT: dict(
-        lr=1e-4, betas=(0.9, 0.999), decay=0.05, clip=None, batch=16, gpus=8, ema=None, length=('iters', 160000)
-    ),
+LEAFS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
+PRETRAIN = 'pretrain/nepa_base-p14_8xb512-bf16-coslr-1600e_in1k'
+FINETUNE = 'classification/nepa_base-p14_8xb128-bf16-coslr-100e_in1k'
+PAPER = 'classification/nepa-swiglu_base-p14_8xb128-bf16-coslr-100e_in1k'
+SEGMENT = 'segmentation/nepa_base-p14_upernet_8xb2-bf16-160k_ade20k-518x518'
+RELEASE_L = 'classification/nepa_large-p14_8xb128-bf16-coslr-100e_in1k'
+PAPER_L = 'classification/nepa-swiglu_large-p14_8xb128-bf16-coslr-50e_in1k'
+
+# (arch, mlp, qk_norm), epochs, warm-up epochs; everything else is the same in all of them.
+PRETRAINING = {
+    PRETRAIN: (('base', 'gelu', 'plain'), 1600, 40),
+    'pretrain/nepa_base-p14_16xb256-bf16-coslr-1600e_in1k': (('base', 'gelu', 'plain'), 1600, 40),
+    'pretrain/nepa_base-p14_4xb256-accum4-bf16-coslr-1600e_in1k': (('base', 'gelu', 'plain'), 1600, 40),
+    'pretrain/nepa_base-p14_1xb256-accum16-bf16-coslr-1600e_in1k': (('base', 'gelu', 'plain'), 1600, 40),
+    'pretrain/nepa_large-p14_8xb256-accum2-bf16-coslr-1600e_in1k': (('large', 'gelu', 'affine'), 1600, 40),
+    'pretrain/nepa_large-p14_32xb128-bf16-coslr-1600e_in1k': (('large', 'gelu', 'affine'), 1600, 40),
+    'pretrain/nepa-swiglu_base-p14_8xb512-bf16-coslr-1600e_in1k': (('base', 'swiglu', 'plain'), 1600, 40),
+    'pretrain/nepa-swiglu_large-p14_8xb256-accum2-bf16-coslr-800e_in1k': (('large', 'swiglu', 'plain'), 800, 40),
+    'pretrain/nepa_small-p14_8xb512-bf16-coslr-300e_in1k': (('small', 'gelu', 'plain'), 300, 15),
+}
+# lr at batch 1024, epochs, warm-up epochs, layer decay, its end, drop path.
+FINETUNING = {
+    FINETUNE: (6e-3, 100, 20, 0.65, None, 0.1),
+    RELEASE_L: (4e-3, 100, 30, 0.75, None, 0.2),
+    PAPER: (4e-3, 100, 5, 0.35, 1.0, 0.1),
+    PAPER_L: (4e-3, 50, 5, 0.60, 1.0, 0.2),
 }
 
 
 def load(name: str) -> Config:
-    return Config.fromfile(ROOT / 'configs' / name)
-
-
-@pytest.mark.parametrize('name', TABLE)
-def test_optimiser_batch_and_length(name):
-    cfg, told = load(name), TABLE[name]
-    wrapper = cfg.optim_wrapper
-    assert (wrapper.type, wrapper.dtype, wrapper.optimizer.type) == ('AutocastOptimWrapper', 'bfloat16', 'AdamW')
-    assert wrapper.optimizer.lr == pytest.approx(told['lr'])
-    assert tuple(wrapper.optimizer.betas) == told['betas']
-    assert wrapper.optimizer.weight_decay == told['decay']
-    assert (wrapper.get('clip_grad') or {}).get('max_norm') == told['clip']
-    assert cfg.auto_scale_lr.base_batch_size == told['batch'] == told['gpus'] * cfg.train_dataloader.batch_size
-    kind, length = told['length']
-    assert cfg.train_cfg[f'max_{kind}'] == length
-    hooks = [HOOKS.get(h.type) and h for h in cfg.get('custom_hooks', []) if h.type == 'EMAHook']
-    assert [1 - h.momentum for h in hooks] == ([] if told['ema'] is None else [pytest.approx(told['ema'])])
-
-
-def multipliers(cfg: Config, per_epoch: int, steps: int) -> list[float]:
-    """Learning rate over its base after 0, 1, ... steps, from the config's own schedulers."""
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedulers = []
-    for scheduler in cfg.param_scheduler:
-        scheduler = dict(scheduler)
-        convert = scheduler.pop('convert_to_iter_based', False)
-        kind = PARAM_SCHEDULERS.get(scheduler.pop('type'))
-        if convert:
-            schedulers.append(kind.build_iter_from_epoch(optimizer, epoch_length=per_epoch, **scheduler))
-        else:
-            schedulers.append(kind(optimizer, **scheduler))
-    found = []
-    for _ in range(steps):
-        found.append(optimizer.param_groups[0]['lr'])
-        optimizer.step()
-        for scheduler in schedulers:
-            scheduler.step()
-    return found
-
-
-@pytest.mark.parametrize(
-    ('name', 'per_epoch', 'warm_up', 'total', 'shape'),
-    [
-        (PRETRAIN, 1, 40, 1600, 'cosine'),
-        (FINETUNE, 1, 20, 100, 'cosine'),
-        (SEGMENT, None, 1500, 160000, 'linear'),
-    ],
-)
-def test_schedule(name, per_epoch, warm_up, total, shape):
-    """Linear warm-up from (almost) 0 to 1, then a half cosine, or a line, to 0."""
-    cfg = load(name)
-    rates = multipliers(cfg, per_epoch, total)
-    assert rates[0] < 1.01e-4
-    assert rates[warm_up // 2] == pytest.approx(0.5, abs=0.6 / warm_up)
-    assert rates[warm_up] == pytest.approx(1, abs=1e-6)
-    middle = (warm_up + total) // 2
-    assert rates[middle] == pytest.approx(0.5, abs=2 / (total - warm_up))
-    quarter = warm_up + (total - warm_up) // 4
-    assert rates[quarter] == pytest.approx(0.853553 if shape == 'cosine' else 0.75, abs=2 / (total - warm_up))
-    assert rates[-1] < 3 / (total - warm_up)
-    assert max(rates) <= 1 + 1e-9
+    return Config.fromfile(ROOT / 'configs' / f'{name}.py')
 
 
 def built(cfg: Config):
     with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
         return MODELS.build(cfg.model)
+
+
+def ema_decay(cfg: Config) -> float | None:
+    """Decay per update of the weights, of the config's one EMAHook."""
+    hooks = [HOOKS.get(h.type) and h for h in cfg.get('custom_hooks', []) if h.type == 'EMAHook']
+    if not hooks:
+        return None
+    (hook,) = hooks
+    assert hook.get('interval', 1) == cfg.optim_wrapper.get('accumulative_counts', 1)
+    return 1 - hook.momentum
+
+
+@pytest.mark.parametrize('path', LEAFS, ids=lambda p: f'{p.parent.name}/{p.stem}')
+def test_the_name_of_every_leaf_tells_its_batch_and_precision(path):
+    cfg = Config.fromfile(path)
+    gpus, batch, accumulated = re.search(r'_(\d+)xb(\d+)(?:-accum(\d+))?-bf16-', path.stem).groups(default='1')
+    assert cfg.train_dataloader.batch_size == int(batch)
+    assert cfg.optim_wrapper.get('accumulative_counts', 1) == int(accumulated)
+    assert cfg.auto_scale_lr.base_batch_size == int(gpus) * int(batch) * int(accumulated)
+    assert (cfg.optim_wrapper.type, cfg.optim_wrapper.dtype) == ('AutocastOptimWrapper', 'bfloat16')
+
+
+@pytest.mark.parametrize('name', PRETRAINING)
+def test_pretraining(name):
+    cfg, ((arch, mlp, qk_norm), epochs, _) = load(name), PRETRAINING[name]
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, tuple(optimizer.betas), optimizer.weight_decay) == ('AdamW', (0.9, 0.95), 0.05)
+    assert optimizer.lr == pytest.approx(3e-4 * 4096 / 256) == pytest.approx(4.8e-3)
+    assert cfg.auto_scale_lr.base_batch_size == 4096
+    assert cfg.optim_wrapper.clip_grad.max_norm == 1.0
+    assert cfg.train_cfg.max_epochs == epochs
+    assert ema_decay(cfg) == pytest.approx(0.9999)
+    assert (cfg.model.backbone.arch, cfg.model.backbone.mlp, cfg.model.backbone.qk_norm) == (arch, mlp, qk_norm)
+    assert cfg.train_dataloader.dataset.data_root == 'data/imagenet/train'
+
+
+@pytest.mark.parametrize('name', FINETUNING)
+def test_fine_tuning(name):
+    cfg, (lr, epochs, _, _, _, drop_path) = load(name), FINETUNING[name]
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, tuple(optimizer.betas), optimizer.weight_decay) == ('AdamW', (0.9, 0.999), 0.05)
+    assert optimizer.lr == pytest.approx(lr)
+    assert cfg.auto_scale_lr.base_batch_size == 1024
+    assert cfg.train_cfg.max_epochs == epochs
+    assert ema_decay(cfg) == pytest.approx(0.9999)
+    backbone = cfg.model.backbone
+    assert (backbone.drop_path_rate, backbone.freeze_patch_embed) == (drop_path, True)
+    assert not backbone.get('causal')
+    assert load(name.replace('p14_', 'p14_causal_')).model.backbone.causal is True
+    paper = 'swiglu' in name
+    assert (backbone.out_type, cfg.model.head.get('norm', True)) == (('last_token', False), ('avg_featmap', True))[
+        not paper
+    ]
+    assert cfg.model.head.loss.label_smooth_val == 0.1
+    assert dict(cfg.model.train_cfg.augments) == dict(
+        type='TimmMixup', mixup_alpha=0.8, cutmix_alpha=1.0, prob=1.0, switch_prob=0.5
+    )
+    steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
+    assert steps['TimmRandAugment'].config_str == 'rand-m9-mstd0.5-inc1'
+    assert steps['RandomResizedCrop'].interpolation == 'bicubic'
+    assert ('TimmRandomErasing' in steps) is not paper
+    if not paper:
+        assert (steps['TimmRandomErasing'].prob, steps['TimmRandomErasing'].mode) == (0.25, 'pixel')
+
+
+def rates_by_depth(cfg: Config, per_epoch: int, steps: int) -> dict[str, list[float]]:
+    """Learning rate of some parameters at every update, through the config's constructor and schedulers."""
+    model = built(cfg)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    schedulers = [
+        PARAM_SCHEDULERS.build(s, default_args=dict(optimizer=wrapper, epoch_length=per_epoch))
+        for s in cfg.param_scheduler
+    ]
+    names = {id(p): n for n, p in model.named_parameters()}
+    accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
+    found: dict[str, list[float]] = {n: [] for n, p in model.named_parameters() if p.requires_grad}
+    for step in range(steps * accumulated):
+        # The weights are updated in the last of the iterations that accumulate.
+        if step % accumulated == accumulated - 1:
+            for group in wrapper.optimizer.param_groups:
+                for param in group['params']:
+                    found[names[id(param)]].append(group['lr'])
+        wrapper.optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return found
+
+
+def cosine(step: int, warmup: int, total: int) -> float:
+    """The release's curve: step / W, then half a cosine."""
+    return step / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+
+
+@pytest.mark.parametrize('name', PRETRAINING)
+def test_schedule_of_pretraining(name):
+    """Every update of every run sees the same curve, accumulated or not; an epoch stands for one update here."""
+    cfg, (_, epochs, warmup) = load(name), PRETRAINING[name]
+    # The schedule does not know the model's size: two groups of one parameter each are enough.
+    cfg.model.backbone.arch = dict(embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=8)
+    got = rates_by_depth(cfg, cfg.optim_wrapper.get('accumulative_counts', 1), epochs)['backbone.cls_token']
+    expected = [4.8e-3 * cosine(step, warmup, epochs) for step in range(epochs)]
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize('name', FINETUNING)
+def test_schedule_of_fine_tuning(name):
+    """Each layer's rate in each of 100 (50) steps, one an epoch, by the formulas of paper and release."""
+    cfg, (lr, epochs, warmup, decay, end, _) = load(name), FINETUNING[name]
+    layers = 24 if 'large' in name else 12
+    got = rates_by_depth(cfg, 1, epochs)
+    for step in range(epochs):
+        for depth in range(layers + 1):
+            rate = decay if end is None else decay + (end - decay) * step / epochs
+            own = warmup if end is not None else min(max(warmup - round(warmup * decay**depth), 1), epochs)
+            expected = lr * rate**depth * cosine(step, own, epochs)
+            one = 'cls_token' if depth == layers else f'layers.{layers - 1 - depth}.mlp.fc2.weight'
+            assert got[f'backbone.{one}'][step] == pytest.approx(expected, rel=1e-9, abs=1e-15), (step, depth)
+    top = [cosine(step, warmup if end is not None else 1, epochs) for step in range(epochs)]
+    head = 1e-3 if end is None else lr
+    for one, rate in (('head.fc.weight', head), ('head.fc.bias', head), ('backbone.norm.weight', head)):
+        np.testing.assert_allclose(got[one], [rate * f for f in top], rtol=1e-9)
+    if end is None:
+        np.testing.assert_allclose(got['head.fc_norm.weight'], [lr * f for f in top], rtol=1e-9)
+    assert not [n for n in got if 'patch_embed' in n]
 
 
 def test_pretraining_groups():
@@ -121,19 +207,16 @@ def test_segmentation_groups():
     assert len(groups) <= 2 * 14
 
 
-def test_models_of_the_recipes():
-    pretrain, finetune, segment = (load(n).model for n in (PRETRAIN, FINETUNE, SEGMENT))
-    for model in (pretrain, finetune, segment):
-        assert list(model.data_preprocessor.mean) == list(model.data_preprocessor.std) == [127.5] * 3
-        backbone = model.backbone
-        assert (backbone.arch, backbone.patch_size, backbone.mlp) == ('base', 14, 'gelu')
-        assert backbone.layer_scale_init == 1e-5
-        assert dict(backbone.rope) == dict(base=100.0, rescale=2.0, shift=None, jitter=None)
-    assert (finetune.backbone.drop_path_rate, finetune.backbone.freeze_patch_embed) == (0.1, True)
-    assert (segment.backbone.drop_path_rate, tuple(segment.backbone.out_indices)) == (0.1, (3, 5, 7, 11))
-    assert not finetune.backbone.get('causal') and not segment.backbone.get('causal')
-    assert segment.test_cfg.crop_size == (518, 518) and segment.test_cfg.stride == (345, 345)
-    assert (segment.decode_head.channels, segment.auxiliary_head.loss_decode.loss_weight) == (768, 0.4)
+@pytest.mark.parametrize('name', [*PRETRAINING, *FINETUNING])
+def test_models_of_the_recipes(name):
+    model = load(name).model
+    assert list(model.data_preprocessor.mean) == list(model.data_preprocessor.std) == [127.5] * 3
+    backbone = model.backbone
+    assert backbone.patch_size == 14
+    assert backbone.mlp == ('swiglu' if 'swiglu' in name else 'gelu')
+    assert backbone.layer_scale_init == 1e-5
+    assert dict(backbone.rope) == dict(base=100.0, rescale=2.0, shift=None, jitter=None)
+    assert not backbone.get('pos_embed') and not backbone.get('mask_ratio')
 
 
 def test_augmentation_of_pretraining():
@@ -144,3 +227,137 @@ def test_augmentation_of_pretraining():
         (0.75, 4 / 3),
     )
     assert (crop.interpolation, crop.backend, flip.prob) == ('bilinear', 'pillow', 0.5)
+
+
+@pytest.mark.parametrize(
+    ('name', 'size', 'resized'),
+    [(FINETUNE, (300, 400), (256, 341)), (RELEASE_L, (300, 400), (235, 235)), (PAPER, (400, 300), (341, 256))],
+)
+def test_evaluation_is_the_release_s_to_the_pixel(name, size, resized, tmp_path):
+    """Pillow's bicubic resize and the centre crop, as torchvision does them for the release."""
+    array = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(array).save(tmp_path / 'image.png')
+    cfg = load(name)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        pipeline = Compose(cfg.test_dataloader.dataset.pipeline)
+        got = pipeline(dict(img_path=str(tmp_path / 'image.png'), gt_label=0))['inputs']  # (3, 224, 224), BGR
+    height, width = resized
+    told = np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.BICUBIC))
+    top, left = round((height - 224) / 2), round((width - 224) / 2)
+    told = told[top : top + 224, left : left + 224, ::-1].transpose(2, 0, 1)
+    assert np.array_equal(got.numpy(), told)
+
+
+def test_continued_pretraining():
+    cfg = load('pretrain/nepa_base-p14_8xb128-accum4-bf16-coslr-100e_in1k-448x448')
+    assert cfg.train_dataloader.dataset.pipeline[1].scale == 448
+    assert cfg.model.backbone.init_cfg.checkpoint == f'work_dirs/{Path(PRETRAIN).name}/epoch_1600.pth'
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(4.8e-4)
+    assert ema_decay(cfg) == pytest.approx(0.9999)
+
+
+@pytest.mark.parametrize(('share', 'batch', 'gpus', 'decay'), [('1', 128, 1, 0.999), ('10', 64, 8, 0.9995)])
+def test_few_shot(share, batch, gpus, decay):
+    cfg = load(f'classification/nepa_base-p14_{gpus}xb{batch}-bf16-coslr-100e_in1k-{share}percent')
+    assert cfg.train_dataloader.dataset.ann_file == f'meta/train_{share}percent.txt'
+    assert cfg.train_dataloader.dataset.data_prefix == 'train'
+    assert 'ann_file' not in cfg.val_dataloader.dataset
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1.5e-3 * gpus * batch / 256)
+    assert ema_decay(cfg) == pytest.approx(decay)
+
+
+# Row of the paper's tables 1a to 1e: what differs from the full method's backbone and loss, and the steps.
+FULL = dict(causal=None, mlp='swiglu', qk_norm='plain', layer_scale_init=1e-5, rope=True, pos_embed=None, mask_ratio=0)
+PLAIN = dict(mlp='gelu', qk_norm='none', layer_scale_init=None, rope=False, pos_embed=(16, 16))
+ABLATION = {
+    'nepa-swiglu_base-p14': (50, {}),
+    'nepa-swiglu_base-p14_no-shift': (50, dict(shift=False)),
+    'nepa-swiglu_base-p14_no-causal-mask': (50, dict(causal=False)),
+    'nepa-swiglu_base-p14_no-stop-gradient': (50, dict(stop_gradient=False)),
+    'nepa-swiglu_base-p14 ': (100, {}),
+    'nepa_base-p14_plain': (100, PLAIN),
+    'nepa_base-p14_layerscale': (100, {k: v for k, v in PLAIN.items() if k != 'layer_scale_init'}),
+    'nepa_base-p14_layerscale-rope': (100, dict(mlp='gelu', qk_norm='none')),
+    'nepa-swiglu_base-p14_layerscale-rope': (100, dict(qk_norm='none')),
+    'nepa_base-p14_layerscale-rope-qknorm': (100, dict(mlp='gelu')),
+    'nepa_base-p14_plain-mask40': (100, PLAIN | dict(mask_ratio=0.4)),
+    'nepa_base-p14_plain-mask60': (100, PLAIN | dict(mask_ratio=0.6)),
+}
+
+
+def differences(backbone) -> dict:
+    """What of FULL a backbone's config has otherwise."""
+    given = {key: backbone.get(key, FULL[key]) for key in FULL}
+    given['rope'] = bool(given['rope'])
+    return {key: value for key, value in given.items() if value != FULL[key]}
+
+
+@pytest.mark.parametrize('row', ABLATION)
+def test_ablation_pretraining(row):
+    steps, told = ABLATION[row]
+    cfg = load(f'ablation/{row.strip()}_8xb256-bf16-coslr-{steps}k_in1k')
+    loss = {k: cfg.model.head.loss[k] for k in ('shift', 'stop_gradient') if not cfg.model.head.loss[k]}
+    assert differences(cfg.model.backbone) | loss == told
+    assert cfg.train_cfg.max_iters == steps * 1000
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(3e-4 * 2048 / 256)
+    (schedule,) = cfg.param_scheduler
+    assert (schedule.warmup, schedule.end, schedule.by_epoch) == (0.025 * steps * 1000, steps * 1000, False)
+    assert cfg.model.backbone.arch == 'base'
+
+
+# Fine-tuning of the rows: the row whose pretraining it starts from, and what fine-tuning itself has otherwise.
+ABLATION_FT = {
+    'nepa-swiglu_base-p14_ft-50k': ('nepa-swiglu_base-p14', {}),
+    'nepa-swiglu_base-p14_no-shift-ft-50k': ('nepa-swiglu_base-p14_no-shift', {}),
+    'nepa-swiglu_base-p14_no-causal-mask-ft-50k': ('nepa-swiglu_base-p14_no-causal-mask', {}),
+    'nepa-swiglu_base-p14_ft-100k': ('nepa-swiglu_base-p14 ', {}),
+    'nepa-swiglu_base-p14_bidirectional-ft-100k': ('nepa-swiglu_base-p14 ', dict(causal=False)),
+    'nepa_base-p14_plain-ft-100k': ('nepa_base-p14_plain', {}),
+    'nepa_base-p14_layerscale-ft-100k': ('nepa_base-p14_layerscale', {}),
+    'nepa_base-p14_layerscale-trained-embed-ft-100k': ('nepa_base-p14_layerscale', dict(freeze_patch_embed=False)),
+    'nepa_base-p14_layerscale-rope-ft-100k': ('nepa_base-p14_layerscale-rope', {}),
+    'nepa_base-p14_layerscale-rope-qknorm-ft-100k': ('nepa_base-p14_layerscale-rope-qknorm', {}),
+    'nepa_base-p14_plain-mask40-ft-100k': ('nepa_base-p14_plain-mask40', {}),
+    'nepa_base-p14_plain-mask60-ft-100k': ('nepa_base-p14_plain-mask60', {}),
+}
+
+
+@pytest.mark.parametrize('row', ABLATION_FT)
+def test_ablation_fine_tuning(row):
+    source, own = ABLATION_FT[row]
+    steps, told = ABLATION[source]
+    cfg = load(f'ablation/{row}_8xb128-bf16-coslr-100e_in1k')
+    backbone = cfg.model.backbone
+    run = f'{source.strip()}_8xb256-bf16-coslr-{steps}k_in1k'
+    assert backbone.init_cfg.checkpoint == f'work_dirs/{run}/iter_{steps}000.pth'
+    assert (ROOT / 'configs' / 'ablation' / f'{run}.py').is_file()
+    assert backbone.causal is own.get('causal', True)
+    assert backbone.freeze_patch_embed is own.get('freeze_patch_embed', True)
+    # QK-norm gets a weight in fine-tuning (filled with ones); masking and the loss's switches end with pretraining.
+    expected = {k: v for k, v in told.items() if k in PLAIN}
+    got = {k: v for k, v in differences(backbone).items() if k != 'causal'}
+    assert got == expected | ({} if expected.get('qk_norm') == 'none' else dict(qk_norm='affine'))
+    recipe = load(PAPER)
+    assert cfg.optim_wrapper == recipe.optim_wrapper and cfg.param_scheduler == recipe.param_scheduler
+
+
+def test_ablation_of_layer_decay():
+    cfg = load('ablation/nepa-swiglu_base-p14_layer-decay-fixed-ft_8xb128-bf16-coslr-100e_in1k')
+    assert cfg.model == load(PAPER).model
+    got = rates_by_depth(cfg, 1, 100)
+    for layer in range(12):
+        expected = [4e-3 * 0.65 ** (11 - layer) * cosine(step, 5, 100) for step in range(100)]
+        np.testing.assert_allclose(got[f'backbone.layers.{layer}.mlp.fc2.weight'], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ('name', 'count'),
+    [
+        (PRETRAIN, 85_527_552),
+        ('pretrain/nepa_large-p14_8xb256-accum2-bf16-coslr-1600e_in1k', 302_967_808),
+        ('pretrain/nepa-swiglu_base-p14_8xb512-bf16-coslr-1600e_in1k', 113_875_968),
+        ('pretrain/nepa-swiglu_large-p14_8xb256-accum2-bf16-coslr-800e_in1k', 403_726_336),
+    ],
+)
+def test_parameters_of_the_pretrained_models(name, count):
+    assert sum(p.numel() for p in built(load(name)).parameters()) == count

@@ -28,9 +28,6 @@ optim_wrapper = dict(
     dtype='bfloat16',
     optimizer=dict(type='AdamW', lr=1e-3 * 1024 / 256, betas=(0.9, 0.999), weight_decay=0.0),
 )
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=5, end=90, convert_to_iter_based=True),
-]
+param_scheduler = [dict(type='LayerWiseCosineLR', warmup=5, end=90, by_epoch=True, convert_to_iter_based=True)]
 train_cfg = dict(by_epoch=True, max_epochs=90, val_interval=5)
 auto_scale_lr = dict(base_batch_size=1024)

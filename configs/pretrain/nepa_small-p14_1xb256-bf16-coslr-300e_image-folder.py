@@ -8,10 +8,7 @@ _base_ = [
 model = dict(backbone=dict(arch='small'))
 train_dataloader = dict(batch_size=256, num_workers=8)
 optim_wrapper = dict(optimizer=dict(lr=3e-4 * 256 / 256))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=15, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=15, end=300, convert_to_iter_based=True),
-]
+param_scheduler = [dict(type='LayerWiseCosineLR', warmup=15, end=300, by_epoch=True, convert_to_iter_based=True)]
 train_cfg = dict(max_epochs=300)
 auto_scale_lr = dict(base_batch_size=256)
 default_hooks = dict(checkpoint=dict(interval=10))

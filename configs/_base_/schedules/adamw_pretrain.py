@@ -9,10 +9,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(layer_decay_rate=1.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
     clip_grad=dict(max_norm=1.0),
 )
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=40, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=40, end=1600, convert_to_iter_based=True),
-]
+param_scheduler = [dict(type='LayerWiseCosineLR', warmup=40, end=1600, by_epoch=True, convert_to_iter_based=True)]
 train_cfg = dict(by_epoch=True, max_epochs=1600)
 # The lr above belongs to this global batch; `--auto-scale-lr` fits it to yours.
 auto_scale_lr = dict(base_batch_size=4096)

@@ -1,0 +1,3 @@
+# The paper's recipe with its default attention in classification, causal (82.5 in the paper).
+_base_ = './nepa-swiglu_base-p14_8xb128-bf16-coslr-100e_in1k.py'
+model = dict(backbone=dict(causal=True))

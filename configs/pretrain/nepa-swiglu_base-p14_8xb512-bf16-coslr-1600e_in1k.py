@@ -1,0 +1,10 @@
+# NEPA-B on ImageNet-1k as the paper's main model: SwiGLU; the rest is the release's recipe.
+_base_ = [
+    '../_base_/models/nepa-swiglu_base-p14.py',
+    '../_base_/datasets/image_folder_224.py',
+    '../_base_/schedules/adamw_pretrain.py',
+    '../_base_/cls_runtime.py',
+]
+train_dataloader = dict(dataset=dict(data_root='data/imagenet/train'))
+custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-4)]
+default_hooks = dict(checkpoint=dict(interval=10))

@@ -1,0 +1,13 @@
+# NEPA-L on ImageNet-1k as the paper's main model: SwiGLU, 800 epochs; batch 4096 in two parts.
+_base_ = [
+    '../_base_/models/nepa-swiglu_large-p14.py',
+    '../_base_/datasets/image_folder_224.py',
+    '../_base_/schedules/adamw_pretrain.py',
+    '../_base_/cls_runtime.py',
+]
+train_dataloader = dict(batch_size=256, dataset=dict(data_root='data/imagenet/train'))
+optim_wrapper = dict(accumulative_counts=2)
+param_scheduler = [dict(type='LayerWiseCosineLR', warmup=40, end=800, by_epoch=True, convert_to_iter_based=True)]
+train_cfg = dict(max_epochs=800)
+custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-4, interval=2)]
+default_hooks = dict(checkpoint=dict(interval=10))

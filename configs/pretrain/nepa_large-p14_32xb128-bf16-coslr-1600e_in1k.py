@@ -1,0 +1,6 @@
+# The release's NEPA-L on four nodes of eight GPUs (NNODES=4, see tools/dist_train.sh): the same batch of 4096, in one
+# part.
+_base_ = './nepa_large-p14_8xb256-accum2-bf16-coslr-1600e_in1k.py'
+train_dataloader = dict(batch_size=128)
+optim_wrapper = dict(accumulative_counts=1)
+custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-4)]

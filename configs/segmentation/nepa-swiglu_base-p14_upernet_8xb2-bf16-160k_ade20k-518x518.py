@@ -1,0 +1,8 @@
+# The paper's variant: the same from its SwiGLU pretraining.
+_base_ = './nepa_base-p14_upernet_8xb2-bf16-160k_ade20k-518x518.py'
+model = dict(
+    backbone=dict(
+        mlp='swiglu',
+        init_cfg=dict(checkpoint='work_dirs/nepa-swiglu_base-p14_8xb512-bf16-coslr-1600e_in1k/epoch_1600.pth'),
+    ),
+)

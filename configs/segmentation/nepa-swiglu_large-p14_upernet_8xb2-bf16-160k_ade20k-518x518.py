@@ -1,0 +1,9 @@
+# The paper's variant: the same from its SwiGLU pretraining.
+_base_ = './nepa_large-p14_upernet_8xb2-bf16-160k_ade20k-518x518.py'
+model = dict(
+    backbone=dict(
+        qk_norm='plain',
+        mlp='swiglu',
+        init_cfg=dict(checkpoint='work_dirs/nepa-swiglu_large-p14_8xb256-accum2-bf16-coslr-800e_in1k/epoch_800.pth'),
+    ),
+)
