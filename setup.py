@@ -109,7 +109,7 @@ setup(
     # Neither family of OpenMMLab is required here: the wrong one would be installed over the other.
     # Nor is timm: it requires torch and torchvision, and pip would replace a user's own build of
     # torch to suit the newest torchvision. `import nepa_mm` names what is missing instead.
-    install_requires=['filelock', 'huggingface_hub', 'numpy', 'pillow', 'safetensors'],
+    install_requires=['filelock', 'huggingface_hub>=0.25', 'numpy', 'pillow', 'safetensors'],
     extras_require={
         'openmm': BASICS + ONEDL,
         'hf': ['datasets'],

@@ -120,7 +120,8 @@ def test_metadata_requires_neither_family(tree, tmp_path):
     (name,) = (name for name in wheel.namelist() if name.endswith('.dist-info/METADATA'))
     lines = wheel.read(name).decode().splitlines()
     requires = [line.removeprefix('Requires-Dist: ') for line in lines if 'Requires-Dist' in line]
-    assert [line for line in requires if 'extra ==' not in line] == ['numpy', 'safetensors']
+    basics = [line for line in requires if 'extra ==' not in line]
+    assert basics == ['filelock', 'huggingface_hub>=0.25', 'numpy', 'pillow', 'safetensors']
     openmm = [line.split(';')[0] for line in requires if line.endswith('extra == "openmm"')]
     assert openmm == [
         'torch>=2.4',
