@@ -26,7 +26,7 @@ from nepa_mm.datasets.preparation import (
     run_parallel,
     writing,
 )
-from tests.archives import bands, mask, picture, tar_bytes, write_folder, write_zip
+from tests.archives import bands, mask, picture, sbd_mat, tar_bytes, write_folder, write_zip
 
 MEMBERS = {'a/one.txt': b'one', 'a/b/two.txt': b'two' * 1000, '.hidden': b'', '__MACOSX/a/one.txt': b'', 'a/.DS': b''}
 LISTED = {'a/one.txt': b'one', 'a/b/two.txt': b'two' * 1000}
@@ -205,6 +205,14 @@ def test_labels():
             image_size(cut)
 
 
+@pytest.mark.parametrize('value', [-1, 256])
+def test_class_masks_of_sbd_keep_their_values(value):
+    label = np.array([[0, 20], [3, 1]], np.uint8)
+    np.testing.assert_array_equal(preparation.decode_sbd(sbd_mat(label)), label)
+    with pytest.raises(ValueError, match=r'GTcls.Segmentation holds .*, expected 0 to 255'):
+        preparation.decode_sbd(sbd_mat(np.array([[0, value]], np.int16)))
+
+
 def test_name_some():
     assert name_some({'b', 'a'}) == 'a, b'
     assert name_some([f'{i:02d}' for i in range(12)]).endswith('08, 09 and 2 more')
@@ -226,6 +234,35 @@ def test_new_folder_appears_at_once(tmp_path):
     with new_folder(None) as (nothing, scratch):
         assert nothing is None and scratch.is_dir()
     assert not scratch.exists()
+
+
+def test_new_folder_behind_a_link(tmp_path):
+    """A link to an empty folder, as on another disk, stays one, and its folder is filled."""
+    (tmp_path / 'disk' / 'real').mkdir(parents=True)
+    link = tmp_path / 'data'
+    link.symlink_to(tmp_path / 'disk' / 'real')
+    with new_folder(link) as (new, scratch):
+        assert scratch.parent == tmp_path / 'disk'
+        (new / 'file').write_text('x')
+    assert link.is_symlink() and [p.name for p in (tmp_path / 'disk' / 'real').iterdir()] == ['file']
+    assert [p.name for p in (tmp_path / 'disk').iterdir()] == ['real']
+
+
+@pytest.mark.parametrize('form', ['folder', 'zip', 'w', 'w:gz'])
+def test_links_lead_to_what_stays(form, tmp_path):
+    """Not into an archive, nor to what was unpacked for this run only."""
+    source = tmp_path / 'source'
+    files = {'a/0.jpg': picture(0)}
+    if form in ('folder', 'zip'):
+        (write_folder if form == 'folder' else write_zip)(source, files)
+    else:
+        source.write_bytes(tar_bytes(files, form))
+    with new_folder(tmp_path / 'dst') as (new, scratch):
+        ((name, file),) = collect_files([source], scratch)
+        preparation.copy_images([source], [(file, name)], new, preparation.Options(link=True), 'x')
+    written = tmp_path / 'dst' / 'a' / '0.jpg'
+    assert written.is_symlink() == (form == 'folder')
+    assert written.read_bytes() == files['a/0.jpg']
 
 
 def test_full_disk(tmp_path, monkeypatch):

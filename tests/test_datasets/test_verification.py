@@ -3,12 +3,14 @@
 import io
 import re
 
+import datasets
 import numpy as np
 import pytest
 from mmengine.config import Config
 from PIL import Image
 
 from nepa_mm.datasets import verification
+from nepa_mm.datasets.hugging_face_rows import Rows
 from tests.archives import mask, picture, write_folder
 from tests.layouts import make_hugging_face
 
@@ -399,3 +401,37 @@ def test_pretraining_and_hugging_face(tmp_path):
     cfg = Config(dict(default_scope='mmpretrain', train_dataloader=dict(dataset=hugging_face)))
     assert look(cfg) == ([], [], [])
     assert only(verification.verify(cfg)).classes_seen == {0: 2, 1: 2}
+
+
+def test_images_that_pretraining_does_not_read(tmp_path):
+    files = {name: picture(0) for name in ('0.JPG', 'deep/1.jpg', 'deep/2.webp', '3.tiff', '._0.tiff', 'notes.txt')}
+    write_folder(tmp_path, files)
+    cfg = verification.folder_config(str(tmp_path))
+    bad, errors, remarks = look(cfg)
+    assert (bad, errors) == ([], [])
+    assert re.search(r'^2 images do not end in \.bmp, \.jpeg, .* are not read: 3.tiff, deep/2.webp -> ', only(remarks))
+    assert only(remarks).endswith('train_dataloader.dataset.extensions, or rename the files')
+    cfg.train_dataloader.dataset.extensions = ('.jpg', '.webp', '.tiff')
+    assert look(cfg) == ([], [], []) and only(verification.verify(cfg)).samples == 4
+
+
+def test_hugging_face_rows_without_an_image(tmp_path):
+    """They are listed like any bad file."""
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=['a', 'b']))
+    images = [dict(bytes=picture(0), path=None), None, dict(bytes=picture(1), path=None)]
+    datasets.Dataset.from_dict(dict(image=images, label=[0, 1, 1]), features=features).save_to_disk(tmp_path / 'hf')
+    train = dict(type='HuggingFaceImageDataset', data_root=str(tmp_path / 'hf'), split='')
+    bad, errors, _ = look(Config(dict(default_scope='mmpretrain', train_dataloader=dict(dataset=train))))
+    assert re.search(r'hf\[1\]: cannot be read: .* row 1, holds no image', only(bad))
+    assert '1 images cannot be read' in only(errors)
+
+
+def test_an_image_is_read_once(tmp_path, monkeypatch):
+    make_hugging_face(tmp_path / 'hf')
+    read = []
+    image = Rows.image
+    monkeypatch.setattr(Rows, 'image', lambda rows, row: read.append(row) or image(rows, row))
+    train = dict(type='HuggingFaceImageDataset', data_root=str(tmp_path / 'hf'))
+    cfg = Config(dict(default_scope='mmpretrain', train_dataloader=dict(dataset=train)))
+    verification.conclude(verification.verify(cfg), cfg)
+    assert read == [0, 1, 2, 3]

@@ -46,7 +46,8 @@ LISTS = 'ImageSets/Segmentation'
 
 def read_list(file: SourceFile) -> list[str]:
     """The image names in a list of VOC, sorted; each stands on a line of its own."""
-    return sorted({line.strip() for line in file.read().decode('utf-8').splitlines()} - {''})
+    # What is no text names no image, and is told as such.
+    return sorted({line.strip() for line in file.read().decode('utf-8', 'replace').splitlines()} - {''})
 
 
 def convert(sources: Sequence[str], dst: str | None, options: Options = DEFAULTS) -> dict[str, int]:

@@ -97,6 +97,8 @@ def decode_sbd(data: bytes) -> np.ndarray:
         raise ValueError(f'is no class mask of SBD (GTcls.Segmentation): {error!r}') from error
     if label.ndim != 2 or label.dtype.kind not in 'iu':
         raise ValueError(f'GTcls.Segmentation is {label.dtype} {label.shape}, expected integers (H, W)')
+    if label.size and not 0 <= label.min() <= label.max() <= 255:
+        raise ValueError(f'GTcls.Segmentation holds {label.min()} to {label.max()}, expected 0 to 255')
     return label.astype(np.uint8)
 
 

@@ -205,7 +205,7 @@ def _about(file: SourceFile, error: ValueError) -> str:
 
 def _put(target: Path, data: bytes, link_to: SourceFile | None) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if link_to is not None and link_to.member is None:
+    if link_to is not None and link_to.linkable:
         target.symlink_to(os.path.abspath(link_to.path))
     else:
         target.write_bytes(data)

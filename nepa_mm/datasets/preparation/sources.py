@@ -10,7 +10,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -34,12 +34,19 @@ class SourceFile:
         member: Its name in the archive; None for a file on disk.
         offset: Where its bytes begin in an uncompressed tar; None in a zip.
         length: How many they are there.
+        temporary: Whether the file on disk was unpacked for this run only.
     """
 
     path: str
     member: str | None = None
     offset: int | None = None
     length: int | None = None
+    temporary: bool = False
+
+    @property
+    def linkable(self) -> bool:
+        """Whether a link to it leads somewhere when the run is over."""
+        return self.member is None and not self.temporary
 
     def __str__(self) -> str:
         return self.path if self.member is None else f'{self.path}: {self.member}'
@@ -191,7 +198,7 @@ def _list_tar(source: Path, scratch: Path) -> Iterator[tuple[str, SourceFile]]:
                 # The checksum of the compressed whole is compared where it ends.
                 while archive.fileobj is not None and archive.fileobj.read(_PIECE):
                     pass
-            yield from _list_folder(scratch)
+            yield from ((name, replace(file, temporary=True)) for name, file in _list_folder(scratch))
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         raise PreparationError(
             f'{source} is no folder, zip or tar, or is damaged or cut short ({error}); download it again'

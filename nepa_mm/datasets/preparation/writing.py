@@ -39,7 +39,8 @@ def new_folder(dst: str | os.PathLike | None) -> Iterator[tuple[Path | None, Pat
         with tempfile.TemporaryDirectory(prefix='nepa_mm-') as scratch:
             yield None, Path(scratch)
         return
-    dst = Path(os.path.abspath(dst))
+    # A link to an empty folder on another disk stays what it is, and that folder is filled.
+    dst = Path(os.path.realpath(dst))
     if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
         raise FileExistsError(
             f'{dst} exists and is not empty; give a new folder or remove it (--check looks at what is there)'
@@ -75,7 +76,7 @@ def check_space(files: Iterable[SourceFile], new: Path | None, link: bool) -> No
     """
     if new is None:
         return
-    needed = sum(file.size() for file in files if not (link and file.member is None))
+    needed = sum(file.size() for file in files if not (link and file.linkable))
     free = shutil.disk_usage(new).free
     if needed > free:
         raise PreparationError(

@@ -9,7 +9,7 @@ from ..preparation import name_some
 from .configs import Heads, Part, read_heads
 from .folders import look_at_folders
 from .report import Finding, Loader
-from .samples import INVALID, LabelRule
+from .samples import INVALID, LabelRule, list_sample
 
 # Kind of a sample's problem: what it means, what to do.
 FILES = {
@@ -90,7 +90,7 @@ def _about_heads(loaders: list[Loader], heads: Heads) -> list[Finding]:
 
 
 def _labelled(part: Part) -> bool:
-    return part.rule is not None or 'gt_label' in part.dataset.get_data_info(0)
+    return part.rule is not None or 'gt_label' in list_sample(part.dataset, 0)
 
 
 def _about_colors(loader: Loader) -> list[Finding]:

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from .samples import LabelRule
+from .samples import LabelRule, list_sample
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # What cannot be built for a data set that is not as its config says.
@@ -156,7 +156,7 @@ def _leafs(config: Mapping, key: str) -> Iterator[tuple[str, Mapping]]:
 
 
 def _label_rule(dataset: Any, leaf: Mapping, num_classes: int, ignored: int) -> LabelRule | None:
-    if 'seg_map_path' not in dataset.get_data_info(0):
+    if 'seg_map_path' not in list_sample(dataset, 0):
         return None
     backend = 'pillow'
     for step in leaf.get('pipeline') or ():

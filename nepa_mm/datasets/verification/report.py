@@ -60,6 +60,7 @@ class Loader:
     def add(self, part: Part, sample: Sample) -> None:
         """Count a sample of one of the parts."""
         self.samples += 1
+        self.paths.add(sample.path)
         self.kinds.update(sample.kinds)
         self.problems += sample.problems
         self.colors |= sample.colors
@@ -97,7 +98,6 @@ def verify(cfg: Mapping, loaders: Sequence[str] = LOADERS, nproc: int = 1) -> li
             if part.dataset is None:
                 continue
             count = len(part.dataset)
-            loader.paths |= {part.dataset.get_data_info(i)['img_path'] for i in range(count)}
             for sample in iter_parallel(check_sample, (part.dataset, part.rule), range(count), nproc, part.key):
                 loader.add(part, sample)
         seen.append(loader)

@@ -8,6 +8,7 @@ from typing import Any
 import mmcv
 import numpy as np
 from mmengine import fileio
+from mmengine.dataset import BaseDataset
 from PIL import Image, ImageOps
 
 from ..preparation import DECODE_ERRORS
@@ -57,6 +58,7 @@ class Sample:
     """What was found in one sample.
 
     Args:
+        path: File of the image.
         problems: File and what is wrong with it.
         kinds: The kinds of these problems, such as 'colors'.
         counts: Pixels per stored label value, (256,); None without a label map.
@@ -65,6 +67,7 @@ class Sample:
         all_ignored: Whether no pixel has a class.
     """
 
+    path: str = ''
     problems: list[tuple[str, str]] = field(default_factory=list)
     kinds: set[str] = field(default_factory=set)
     counts: np.ndarray | None = None
@@ -89,12 +92,23 @@ def check_sample(shared: tuple[Any, LabelRule | None], index: int) -> Sample:
         What was found.
     """
     dataset, rule = shared
-    info = dataset.get_data_info(index)
-    sample = Sample(gt_label=info.get('gt_label'))
+    info = list_sample(dataset, index)
+    sample = Sample(path=info['img_path'], gt_label=info.get('gt_label'))
+    try:
+        info = dataset.get_data_info(index)
+    except (OSError, ValueError) as error:
+        sample.add('image', sample.path, f'cannot be read: {error}')
+        return sample
     size = _check_image(sample, info)
     if rule is not None:
         _check_label(sample, info, rule, size)
     return sample
+
+
+def list_sample(dataset: Any, index: int) -> dict:
+    """What a data set has listed of a sample: its paths and its label, without the image itself."""
+    # A data set of images in one big file reads the image in get_data_info.
+    return BaseDataset.get_data_info(dataset, index)
 
 
 def _check_image(sample: Sample, info: dict) -> tuple[int, int] | None:
