@@ -264,6 +264,11 @@ def test_few_shot(share, batch, gpus, decay):
     assert 'ann_file' not in cfg.val_dataloader.dataset
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1.5e-3 * gpus * batch / 256)
     assert ema_decay(cfg) == pytest.approx(decay)
+    got = {name: rates[50] for name, rates in rates_by_depth(cfg, 1, 51).items()}
+    # The release does not scale the classifier's rate with the batch.
+    for name in ('head.fc.weight', 'head.fc.bias', 'backbone.norm.weight'):
+        assert got[name] == pytest.approx(1e-3 * cosine(50, 1, 100))
+    assert got['head.fc_norm.weight'] == pytest.approx(cfg.optim_wrapper.optimizer.lr * cosine(50, 1, 100))
 
 
 # Row of the paper's tables 1a to 1e: what differs from the full method's backbone and loss, and the steps.

@@ -44,6 +44,15 @@ def test_linear_probe_of_a_layer_in_the_middle(name, layer, arch, qk_norm, start
     assert (trained.arch, trained.qk_norm, trained.mlp) == (arch, qk_norm, backbone.mlp)
 
 
+@pytest.mark.parametrize(('pooling', 'out_type'), [('', 'avg_featmap'), ('-last-token', 'last_token')])
+def test_linear_probes_of_the_paper(pooling, out_type):
+    """14.1 and 11.3 in the paper, which does not state the attention; causal is assumed for both."""
+    name = f'nepa-swiglu_base-p14_linear{pooling}_8xb128-bf16-coslr-90e_in1k'
+    backbone = Config.fromfile(CONFIGS / f'classification/{name}.py').model.backbone
+    assert (backbone.causal, backbone.mlp, backbone.out_type) == (True, 'swiglu', out_type)
+    assert backbone.frozen_stages == 12 and backbone.get('out_indices', -1) == -1
+
+
 def test_pretraining_that_is_probed():
     plain, probed = (
         Config.fromfile(CONFIGS / f'pretrain/nepa_small-p14_1xb256-bf16-coslr-300e_image-folder{suffix}.py')

@@ -3,6 +3,16 @@
 # are ours.
 _base_ = './nepa_base-p14_8xb128-bf16-coslr-100e_in1k.py'
 train_dataloader = dict(dataset=dict(ann_file='meta/train_1percent.txt'))
-optim_wrapper = dict(optimizer=dict(lr=1.5e-3 * 128 / 256))
+optim_wrapper = dict(
+    optimizer=dict(lr=1.5e-3 * 128 / 256),
+    # The classifier and the final norm learn at 1e-3 at any batch.
+    paramwise_cfg=dict(
+        custom_keys={
+            'head.fc.weight': dict(lr_mult=1e-3 / 7.5e-4),
+            'head.fc.bias': dict(lr_mult=1e-3 / 7.5e-4),
+            'backbone.norm.': dict(lr_mult=1e-3 / 7.5e-4),
+        },
+    ),
+)
 custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-3)]
 auto_scale_lr = dict(base_batch_size=128)

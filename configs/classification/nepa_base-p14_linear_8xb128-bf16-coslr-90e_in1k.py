@@ -1,4 +1,5 @@
-# Linear classifier on frozen features of NEPA-B: mean of the patch tokens of the last layer.
+# Linear classifier on frozen features of NEPA-B: mean of the patch tokens of the last layer, bidirectional. No recipe
+# is published for linear probes; BatchNorm without weights is MAE's, AdamW and 90 epochs without weight decay are ours.
 _base_ = [
     '../_base_/models/nepa_base-p14_cls.py',
     '../_base_/datasets/imagenet_224.py',
