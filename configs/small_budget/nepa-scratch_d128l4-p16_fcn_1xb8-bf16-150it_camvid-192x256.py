@@ -1,3 +1,3 @@
-# The same model, data and budget from random weights, at the LayerScale that is best for them.
+# The same model, data and budget from random weights.
 _base_ = './nepa_d128l4-p16_fcn_1xb8-bf16-150it_camvid-192x256.py'
-model = dict(backbone=dict(init_cfg=None, layer_scale_init=1.0))
+model = dict(backbone=dict(init_cfg=None))

@@ -15,7 +15,7 @@ model = dict(
     ),
 )
 # After minutes of pretraining, as from random weights, the layers have far to go: no layer decay.
-optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(layer_decay_rate=1.0))
+optim_wrapper = dict(optimizer=dict(lr=3e-3), paramwise_cfg=dict(layer_decay_rate=1.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=15),
     dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=15, end=150),
