@@ -7,8 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from nepa_mm.checkpoints import to_release
-from nepa_mm.checkpoints.release_config import release_config_of
 from nepa_mm.checkpoints.release_files import Release, write_release
+from nepa_mm.models.backbones.release_config import release_config_of
 
 PREPROCESSOR = dict(do_resize=True, size=dict(height=224, width=224), resample=2, image_mean=[0.5] * 3)
 

@@ -68,7 +68,7 @@ def main() -> None:
     """Test."""
     args = parse_args()
     try:
-        from nepa_mm.apis import cli
+        from nepa_mm.apis import cli, run_config, testing
     except ModuleNotFoundError as error:
         if error.name != 'nepa_mm':
             raise
@@ -78,8 +78,8 @@ def main() -> None:
         )
 
     try:
-        cfg = cli.test_config(args, Path(__file__).resolve().parents[1] / 'configs')
-        cli.run_test(cli.build_runner(cfg), args)
+        cfg = run_config.test_config(args, Path(__file__).resolve().parents[1] / 'configs')
+        testing.run_test(cli.build_runner(cfg), args)
     except cli.UsageError as error:
         sys.exit(f'test.py: {error}')
     cli.close_process_group()

@@ -51,7 +51,7 @@ def main() -> None:
     """Train."""
     args = parse_args()
     try:
-        from nepa_mm.apis import cli
+        from nepa_mm.apis import cli, run_config
     except ModuleNotFoundError as error:
         if error.name != 'nepa_mm':
             raise
@@ -61,7 +61,7 @@ def main() -> None:
         )
 
     try:
-        cfg = cli.train_config(args, Path(__file__).resolve().parents[1] / 'configs')
+        cfg = run_config.train_config(args, Path(__file__).resolve().parents[1] / 'configs')
     except cli.UsageError as error:
         sys.exit(f'train.py: {error}')
     cli.build_runner(cfg).train()

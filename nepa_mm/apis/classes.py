@@ -13,6 +13,8 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from torch import nn
 
+from .config_parts import innermost_dataset
+
 
 def num_classes_of(model: nn.Module) -> int | None:
     """Number of classes that a classifier's or segmentor's head tells apart; None for a model without such a head."""
@@ -44,6 +46,8 @@ def find_dataset_meta(cfg: Config, checkpoint_meta: Mapping[str, Any], num_class
     meta: dict[str, Any] = {}
     for source in (dict(checkpoint_meta.get('dataset_meta') or {}), _of_dataset(cfg)):
         classes = source.get('classes') or source.get('CLASSES')
+        if isinstance(classes, str):  # a file of names, which may not be here
+            continue
         if classes and len(classes) == num_classes:
             meta = source | dict(classes=tuple(map(str, classes)))
             break
@@ -71,9 +75,7 @@ def palette_of(num_classes: int) -> list[list[int]]:
 def _of_dataset(cfg: Config) -> dict[str, Any]:
     """Meta information of the config's test (else training) data set, which is not built: it may not be here."""
     for name in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
-        dataset = (cfg.get(name) or {}).get('dataset')
-        while dataset is not None and ('dataset' in dataset or 'datasets' in dataset):
-            dataset = dataset.get('dataset') or dataset['datasets'][0]  # a wrapper, such as RepeatDataset
+        dataset = innermost_dataset(cfg.get(name))
         if dataset is None or dataset.get('type') is None:
             continue
         kind = dataset['type']

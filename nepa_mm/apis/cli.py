@@ -1,35 +1,20 @@
-"""What tools/train.py and tools/test.py share: from parsed arguments to a runner."""
+"""What the tools' command lines share: configs by name, options, the runner, and the end of a distributed run."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
-import inspect
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.device import get_device
-from mmengine.dist import is_main_process
-from mmengine.evaluator import DumpResults
-from mmengine.fileio import dump
-from mmengine.logging import print_log
-from mmengine.registry import HOOKS, RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 
 import nepa_mm.engine  # noqa: F401  registers NEPARunner, also for configs without custom_imports
-from nepa_mm.checkpoints import CheckpointError, fetch
-from nepa_mm.checkpoints.sources import RELEASE_EMA_WEIGHTS, RELEASE_WEIGHTS, is_remote
-from nepa_mm.evaluation.per_class import PerClassMetric, check_matrix_file
 
 from .configs import ConfigNotFoundError, find_config
-
-DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-PREDICTION_FILES = ('.pkl', '.pickle')
-METRIC_FILES = ('.json', '.yaml', '.yml', '.pkl', '.pickle')
 
 
 class UsageError(Exception):
@@ -55,96 +40,16 @@ def load_config(path: str, configs: str | Path) -> Config:
         raise UsageError(str(error)) from error
 
 
-def train_config(args: argparse.Namespace, configs: str | Path) -> Config:
-    """Config of a training run: the file, then the arguments, then ``--cfg-options``.
-
-    Args:
-        args (argparse.Namespace): Arguments of tools/train.py.
-        configs (str or Path): See :func:`load_config`.
-
-    Returns:
-        Config: What :func:`build_runner` takes.
-
-    Raises:
-        UsageError: If an argument does not fit the config or names a file that does not exist.
-    """
-    cfg = load_config(args.config, configs)
-    if args.no_validate:
-        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    _set_common(cfg, args)
-    if args.amp:
-        _train_in_bfloat16(cfg)
-    if args.auto_scale_lr:
-        cfg.auto_scale_lr = dict(cfg.get('auto_scale_lr') or {}, enable=True)
-    _set_dataloaders(cfg, args)
-    cfg.merge_from_dict(parse_options(args.cfg_options))
-
-    # From here on what depends on the final config.
-    if cfg.get('train_dataloader') is None:
-        raise UsageError(f'config {args.config!r} has no train_dataloader: nothing to train on')
-    if args.auto_scale_lr and not cfg.auto_scale_lr.get('base_batch_size'):
-        raise UsageError(
-            f'--auto-scale-lr: config {args.config!r} has no auto_scale_lr; add '
-            'auto_scale_lr=dict(base_batch_size=N), N the batch its lr was chosen for'
-        )
-    if args.resume is not None:
-        _resume(cfg, args.resume)
-    _fit_dataloaders(cfg)
-    for name in ('train_dataloader', 'val_dataloader'):
-        _check_data((cfg.get(name) or {}).get('dataset'), f'{name}.dataset')
-    return cfg
-
-
-def test_config(args: argparse.Namespace, configs: str | Path) -> Config:
-    """Config of a test run: the file, then the arguments, then ``--cfg-options``.
-
-    Args:
-        args (argparse.Namespace): Arguments of tools/test.py.
-        configs (str or Path): See :func:`load_config`.
-
-    Returns:
-        Config: What :func:`build_runner` takes.
-
-    Raises:
-        UsageError: If an argument does not fit the config or names a file that does not exist.
-    """
-    if args.out_item is not None and args.out is None:
-        raise UsageError('--out-item says what goes into --out, which is missing')
-    _out_kind(args)
-    for file in args.confusion_matrix or ():
-        try:
-            check_matrix_file(file)
-        except ValueError as error:
-            raise UsageError(f'--confusion-matrix: {error}') from error
-    cfg = load_config(args.config, configs)
-    _check_checkpoint(args.checkpoint, args.weights)
-    _set_common(cfg, args)
-    cfg.load_from, cfg.resume = args.checkpoint, False
-    if args.weights is not None:
-        cfg.test_weights = args.weights
-    if args.show or args.show_dir is not None:
-        _visualize(cfg, args)
-    _set_dataloaders(cfg, args)
-    cfg.merge_from_dict(parse_options(args.cfg_options))
-
-    # From here on what depends on the final config.
-    if cfg.get('test_dataloader') is None:
-        raise UsageError(f'config {args.config!r} has no test_dataloader: nothing to test on')
-    if args.amp:
-        _test_in_bfloat16(cfg)
-    if args.tta:
-        absent = [key for key in ('tta_model', 'tta_pipeline') if cfg.get(key) is None]
-        if absent:
-            raise UsageError(
-                f'--tta: config {args.config!r} has no {" and no ".join(absent)}; add '
-                'tta_model=dict(type=...) and tta_pipeline=[...], whose last step is TestTimeAug'
-            )
-        # After the options: model.* must mean the model, not what is wrapped around it.
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-        cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    _fit_dataloaders(cfg)
-    _check_data(cfg.test_dataloader.get('dataset'), 'test_dataloader.dataset')
-    return cfg
+def parse_options(tokens: Sequence[str] | None) -> dict[str, Any]:
+    """Turn the ``key=value`` words of ``--cfg-options`` into a dict, by mmengine's rules."""
+    if not tokens:
+        return {}
+    for token in tokens:
+        if '=' not in token:
+            raise UsageError(f'--cfg-options takes key=value, but got {token!r}')
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    return parser.parse_args(['--cfg-options', *tokens]).cfg_options
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -160,47 +65,6 @@ def build_runner(cfg: Config) -> Runner:
     return RUNNERS.build(cfg)
 
 
-def run_test(runner: Runner, args: argparse.Namespace) -> dict:
-    """Test, and write the per-class tables and what ``--out`` and ``--confusion-matrix`` ask for.
-
-    Args:
-        runner (Runner): From :func:`build_runner`.
-        args (argparse.Namespace): Arguments of tools/test.py.
-
-    Returns:
-        dict: The metrics.
-
-    Raises:
-        UsageError: If ``--out`` is a directory, and no metric of the config writes predictions or two images would be
-            written to one file.
-    """
-    kind = _out_kind(args)
-    if kind == 'directory':
-        metrics = runner.test_evaluator.metrics
-        writers = [metric for metric in metrics if hasattr(metric, 'output_dir')]
-        if not writers:
-            names = ', '.join(type(metric).__name__ for metric in metrics)
-            raise UsageError(
-                f'--out {args.out}: no metric of this config ({names}) writes predictions into a '
-                'directory; give a file: --out predictions.pkl, or --out metrics.json '
-                '--out-item metrics'
-            )
-        _refuse_same_names(runner.test_dataloader.dataset)
-        if is_main_process():
-            os.makedirs(args.out, exist_ok=True)
-        for metric in writers:
-            metric.output_dir = args.out
-            # metrics that clean up after themselves (Cityscapes') must not remove the user's output
-            metric.keep_results = True
-    elif kind == 'pred':
-        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    _count_classes(runner, args)
-    results = runner.test()
-    if kind == 'metrics' and is_main_process():
-        dump(results, args.out)
-    return results
-
-
 def close_process_group() -> None:
     """Leave the process group of a finished distributed run.
 
@@ -210,196 +74,3 @@ def close_process_group() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()  # nobody leaves while another still talks to it
         torch.distributed.destroy_process_group()
-
-
-def _out_kind(args: argparse.Namespace) -> str | None:
-    """What ``--out`` is: 'metrics' or 'pred' (files), 'directory', or None."""
-    if args.out is None:
-        return None
-    suffix = Path(args.out).suffix
-    if args.out_item == 'metrics' and suffix not in METRIC_FILES:
-        raise UsageError(f'--out {args.out}: metrics go into a file, {" or ".join(METRIC_FILES)}')
-    if args.out_item == 'metrics':
-        return 'metrics'
-    if suffix in PREDICTION_FILES:
-        return 'pred'
-    if args.out_item == 'pred' or suffix in METRIC_FILES:
-        raise UsageError(f'--out {args.out}: predictions go into a .pkl file; metrics need --out-item metrics')
-    return 'directory'
-
-
-def _count_classes(runner: Runner, args: argparse.Namespace) -> None:
-    """Have the run write per-class tables beside its log, and the confusion matrix where it is asked for."""
-    evaluator = runner.test_evaluator
-    ignored = {metric.ignore_index for metric in evaluator.metrics if hasattr(metric, 'ignore_index')}
-    metric = PerClassMetric(
-        out_dir=runner.log_dir,
-        confusion_matrix=args.confusion_matrix or (),
-        ignore_index=ignored.pop() if len(ignored) == 1 else 255,
-    )
-    metric.dataset_meta = evaluator.dataset_meta
-    evaluator.metrics.append(metric)
-
-
-def _refuse_same_names(dataset: Any) -> None:
-    """Refuse images whose label maps, named by the stem alone, would overwrite each other."""
-    seen: dict[str, str] = {}
-    for i in range(len(dataset) if hasattr(dataset, 'get_data_info') else 0):
-        path = str(dataset.get_data_info(i).get('img_path', i))
-        other = seen.setdefault(Path(path).stem, path)
-        if other != path:
-            raise UsageError(
-                f'--out: the label maps of {other} and {path} would be one file, for mmseg names them by the stem '
-                'alone; give a .pkl file, or test one folder at a time'
-            )
-
-
-def parse_options(tokens: Sequence[str] | None) -> dict[str, Any]:
-    """Turn the ``key=value`` words of ``--cfg-options`` into a dict, by mmengine's rules."""
-    if not tokens:
-        return {}
-    for token in tokens:
-        if '=' not in token:
-            raise UsageError(f'--cfg-options takes key=value, but got {token!r}')
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    return parser.parse_args(['--cfg-options', *tokens]).cfg_options
-
-
-def _set_common(cfg: Config, args: argparse.Namespace) -> None:
-    """Launcher and work directory: the argument, else the config's, else ./work_dirs/NAME."""
-    cfg.launcher = args.launcher
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = os.path.join('./work_dirs', Path(args.config).stem)
-
-
-def _train_in_bfloat16(cfg: Config) -> None:
-    """``--amp``: make the plain optimizer wrapper an AutocastOptimWrapper."""
-    wrapper = cfg.optim_wrapper
-    kind = wrapper.get('type', 'OptimWrapper')
-    kind = getattr(kind, '__name__', kind)  # configs in pure Python name classes
-    if kind in ('AmpOptimWrapper', 'AutocastOptimWrapper'):
-        print_log(f'--amp: the config trains with {kind} already.', logger='current')
-        return
-    if kind != 'OptimWrapper':
-        raise UsageError(
-            f'--amp takes a config whose optim_wrapper is an OptimWrapper, but it is {kind!r}; '
-            'set mixed precision in the config'
-        )
-    wrapper.type = 'AutocastOptimWrapper'
-
-
-def _test_in_bfloat16(cfg: Config) -> None:
-    """``--amp``: mmengine's loop autocasts to the device's default dtype, which we set."""
-    cfg.test_cfg.fp16 = True
-    # On GPUs the default is float16, which overflows where a bfloat16 run did not.
-    torch.set_autocast_dtype(get_device(), torch.bfloat16)
-
-
-def _resume(cfg: Config, resume: str) -> None:
-    """``--resume``: from a file, or from the last checkpoint of the work directory."""
-    if resume != 'auto':
-        _check_checkpoint(resume)
-        cfg.resume, cfg.load_from = True, resume
-        return
-    latest = find_latest_checkpoint(cfg.work_dir)
-    if latest is None:
-        # mmengine would also forget load_from here and train from scratch: a job that always
-        # passes --resume, as restartable cluster jobs do, must start as it would without.
-        start = f'load_from={cfg.load_from}' if cfg.get('load_from') else 'the beginning'
-        where = cfg.work_dir
-        print_log(f'--resume: no checkpoint in {where}; starts from {start}.', logger='current')
-        cfg.resume = False
-        return
-    if not os.path.exists(latest):
-        # the note holds an absolute path, and the directory may have been moved
-        latest = os.path.join(cfg.work_dir, os.path.basename(latest))
-    _check_checkpoint(latest)
-    cfg.resume, cfg.load_from = True, latest
-
-
-def _check_checkpoint(path: str, weights: str | None = None) -> None:
-    """Refuse a path that does not exist and fetch a remote one, before anything is built."""
-    if not path or is_remote(path):
-        try:
-            fetch(path, files=(RELEASE_EMA_WEIGHTS if weights == 'ema' else RELEASE_WEIGHTS,))
-        except CheckpointError as error:
-            raise UsageError(str(error)) from error
-        return
-    if os.path.exists(path):
-        return
-    folder = Path(path).parent
-    names = sorted(p.name for p in folder.glob('*.pth')) if folder.is_dir() else []
-    close = difflib.get_close_matches(os.path.basename(path), names, n=3) or names[-3:]
-    raise UsageError(f'checkpoint {path!r} does not exist' + (f'; {folder} holds {", ".join(close)}' if close else ''))
-
-
-def _visualize(cfg: Config, args: argparse.Namespace) -> None:
-    """``--show``, ``--show-dir``: turn on the visualization hook, mmseg's or mmpretrain's."""
-    hook = (cfg.get('default_hooks') or {}).get('visualization')
-    if hook is None:
-        raise UsageError(
-            '--show and --show-dir need default_hooks.visualization in the config: '
-            "dict(type='SegVisualizationHook') for segmentation, dict(type='VisualizationHook') "
-            'for classification'
-        )
-    with HOOKS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
-        kind = registry.get(hook.type) if isinstance(hook.type, str) else hook.type
-    accepted = inspect.signature(kind).parameters if kind is not None else {}
-    hook.update(show=args.show, wait_time=args.wait_time, interval=args.interval)
-    if 'draw' in accepted:
-        # mmseg's hook leaves the files to the visualizer
-        hook.draw = True
-        if args.show_dir is not None:
-            if cfg.get('visualizer') is None:
-                raise UsageError("--show-dir needs visualizer=dict(type='SegLocalVisualizer')")
-            cfg.visualizer.save_dir = args.show_dir
-            cfg.visualizer.setdefault('vis_backends', [dict(type='LocalVisBackend')])
-    else:
-        hook.enable = True
-        hook.out_dir = args.show_dir
-
-
-def _set_dataloaders(cfg: Config, args: argparse.Namespace) -> None:
-    """Memory pinning, worker persistence, collation: arguments, else config, else the hosts'."""
-    for loader in _dataloaders(cfg):
-        loader.setdefault('pin_memory', True)
-        loader.setdefault('persistent_workers', True)
-        if args.no_pin_memory:
-            loader.pin_memory = False
-        if getattr(args, 'no_persistent_workers', False):
-            loader.persistent_workers = False
-        # mmpretrain's tools stack samples unless told otherwise, and its configs count on it;
-        # mmseg's leave them a list.
-        if cfg.get('default_scope') == 'mmpretrain':
-            loader.setdefault('collate_fn', dict(type='default_collate'))
-
-
-def _fit_dataloaders(cfg: Config) -> None:
-    """Take back what this machine or this number of workers cannot have."""
-    gpu = get_device() != 'cpu'
-    for loader in _dataloaders(cfg):
-        # Without a GPU pinning only warns; without workers there is none to keep and torch raises.
-        loader.pin_memory = loader.pin_memory and gpu
-        loader.persistent_workers = loader.persistent_workers and loader.get('num_workers', 0) > 0
-
-
-def _check_data(dataset: Any, key: str) -> None:
-    """Refuse a local data root that does not exist, before the hosts stumble over it inside their loaders."""
-    if isinstance(dataset, dict):
-        root = dataset.get('data_root')
-        if isinstance(root, str) and '://' not in root and not os.path.exists(root):
-            raise UsageError(
-                f'{key}.data_root={root!r} does not exist (seen from {os.getcwd()}); put the data there, or name its '
-                f'folder: --cfg-options {key}.data_root=...'
-            )
-        _check_data(dataset.get('dataset'), f'{key}.dataset')  # a wrapper, such as RepeatDataset
-        for i, part in enumerate(dataset.get('datasets') or ()):
-            _check_data(part, f'{key}.datasets.{i}')
-
-
-def _dataloaders(cfg: Config) -> list[ConfigDict]:
-    """The data loaders that the config has."""
-    return [cfg[name] for name in DATALOADERS if cfg.get(name) is not None]

@@ -68,8 +68,9 @@ def find_config(name: str | Path, folder: str | Path | None = None) -> Path:
     Raises:
         ConfigNotFoundError: There is none; the message names close ones.
     """
-    if os.path.isfile(name):
-        return Path(name)
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
     root = configs_folder() if folder is None else Path(folder)
     known = config_files(root)
     if str(name) in known:

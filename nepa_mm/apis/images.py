@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,23 @@ class ImageError(ValueError):
     """An image cannot be read, or is none; the message names it."""
 
 
-def list_images(folder: str | Path) -> list[Path]:
-    """Images below a folder.
+def list_files(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """Files below a folder.
 
     Args:
         folder (str or Path): The folder.
+        suffixes (Sequence[str]): Endings, in lower case. Defaults to images'.
 
     Returns:
-        list[Path]: Files at any depth whose names end as images' do, sorted; hidden ones are left out.
+        list[Path]: Files at any depth with these endings in lower or upper case, sorted; hidden ones are left out.
 
     Raises:
         ImageError: There is none.
     """
-    files = sorted(p for p in Path(folder).rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = sorted(p for p in Path(folder).rglob('*') if p.suffix.lower() in suffixes and p.is_file())
     files = [p for p in files if not any(part.startswith('.') for part in p.relative_to(folder).parts)]
     if not files:
-        raise ImageError(f'no images ({", ".join(SUFFIXES)}) in folder {str(folder)!r}')
+        raise ImageError(f'no files to read ({", ".join(suffixes)}) in folder {str(folder)!r}')
     return files
 
 
@@ -52,8 +54,9 @@ def as_list(images: Any) -> tuple[list[ImageInput], bool]:
     """
     if isinstance(images, (list, tuple)):
         return [image for item in images for image in as_list(item)[0]], True
-    if isinstance(images, (str, os.PathLike)) and os.path.isdir(images):
-        return list(list_images(Path(images))), True
+    if isinstance(images, (str, os.PathLike)):
+        path = os.path.expanduser(images)
+        return (list(list_files(path)), True) if os.path.isdir(path) else ([path], False)
     if not isinstance(images, ImageInput):
         raise ImageError(
             f'an image is a path, a PIL image or an array (H, W, 3) of uint8 in BGR, but got {type(images).__name__}'

@@ -22,7 +22,7 @@ from nepa_mm.visualization.overlay import draw_classification, draw_segmentation
 
 from .classes import num_classes_of
 from .cli import UsageError, load_config, parse_options
-from .images import SUFFIXES, ImageInput
+from .images import SUFFIXES, ImageError, ImageInput, list_files
 from .inference import iter_classify, iter_segment
 from .model import get_model
 from .results import Classification, Segmentation
@@ -92,12 +92,10 @@ def output_names(inputs: Iterable[str]) -> dict[Path, str]:
         if item.is_file():
             found[item] = Path(item.name)
         elif item.is_dir():
-            below = {p: p.relative_to(item) for p in sorted(item.rglob('*')) if p.is_file()}
-            below = {p: r for p, r in below.items() if p.suffix.lower() in SUFFIXES + VIDEO_SUFFIXES}
-            below = {p: r for p, r in below.items() if not any(part.startswith('.') for part in r.parts)}
-            if not below:
-                raise UsageError(f'folder {str(item)!r} holds neither images nor videos')
-            found |= below
+            try:
+                found |= {p: p.relative_to(item) for p in list_files(item, SUFFIXES + VIDEO_SUFFIXES)}
+            except ImageError as error:
+                raise UsageError(f'folder {str(item)!r} holds neither images nor videos') from error
         else:
             raise UsageError(f'input {str(item)!r} does not exist')
     stems = Counter(relative.with_suffix('') for relative in found.values())
@@ -171,7 +169,10 @@ class Session:
 
     def label_map(self, result: Segmentation) -> np.ndarray:
         """Label map in the form of the data set's annotations."""
-        return result.label_map + result.label_map.dtype.type(self.first_label)
+        # 256 classes and "no label" before them do not fit 8 bits.
+        highest = max(0, len(self.names) - 1 + self.first_label)
+        dtype = np.promote_types(result.label_map.dtype, np.min_scalar_type(highest))
+        return result.label_map.astype(dtype) + dtype.type(self.first_label)
 
     def video(self, path: Path, name: str) -> None:
         """Write a video of overlays and, for segmentation, the label map of each frame."""

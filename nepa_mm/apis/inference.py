@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from nepa_mm.evaluation import POOLINGS, backbone_of, check_layers, check_poolings, pool_tokens, probing
-from nepa_mm.evaluation.features import EMBED, Layer
+from nepa_mm.evaluation.features import Layer, evaluating, layer_tokens
 
 from .classes import num_classes_of, palette_of
 from .images import ImageInput, as_list, name_of
@@ -112,16 +111,13 @@ def features(
             positive number.
     """
     backbone = backbone_of(model)
-    names = check_layers([layers] if isinstance(layers, int) else layers, backbone.num_layers)
-    indices = [int(name) for name in names if name != EMBED]
+    names = check_layers(layers, backbone.num_layers)
     if pooling not in (*UNPOOLED, *POOLINGS):
         raise ValueError(f'pooling={pooling!r} is unknown; choose one of {[*UNPOOLED, *POOLINGS]}.')
 
     def step(batch: dict) -> list[dict[Layer, Tensor]]:
-        embeddings, grid = backbone.embed(model.data_preprocessor(batch, False)['inputs'])
-        hidden = backbone.encode(embeddings, grid, indices) if indices else []
-        tokens = hidden if names[0] != EMBED else [embeddings, *hidden]
-        outs = [_form(x, grid, pooling).cpu() for x in tokens]
+        tokens, grid = layer_tokens(backbone, model.data_preprocessor(batch, False)['inputs'], names)
+        outs = [_form(x, grid, pooling).cpu() for x in tokens.values()]
         return [dict(zip(names, of_image, strict=True)) for of_image in zip(*outs, strict=True)]
 
     items, many = as_list(images)
@@ -234,22 +230,10 @@ def _run(
             inputs=torch.stack([item['inputs'] for _, item in batch]),
             data_samples=[item['data_samples'] for _, item in batch],
         )
-        with _evaluating(model, amp):
+        device = next(model.parameters()).device.type
+        with evaluating(model), torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=amp):
             outs = step(data)
         yield from zip([image for image, _ in batch], outs, strict=True)
-
-
-@contextmanager
-def _evaluating(model: BaseModel, amp: bool) -> Iterator[None]:
-    """Eval mode, no gradients, perhaps bfloat16; the model is left as it was."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad(), torch.autocast(next(model.parameters()).device.type, torch.bfloat16, enabled=amp):
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _form(tokens: Tensor, grid: tuple[int, int], pooling: str) -> Tensor:

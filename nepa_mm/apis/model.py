@@ -15,9 +15,17 @@ from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 
 import nepa_mm.models  # noqa: F401  registers ours, also for configs without custom_imports
-from nepa_mm.checkpoints import CheckpointError, LoadReport, init_weights_checked, load_state_dict, read_weights
+from nepa_mm.checkpoints import (
+    CheckpointError,
+    LoadReport,
+    init_cfg_entries,
+    init_weights_checked,
+    load_state_dict,
+    read_weights,
+)
 
 from .classes import find_dataset_meta, num_classes_of
+from .config_parts import model_config
 from .configs import find_config
 
 
@@ -73,7 +81,7 @@ def get_model(
         cfg.merge_from_dict(dict(model=options))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         # SyncBN wants a process group, and in eval mode BN computes the same.
-        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+        model = revert_sync_batchnorm(MODELS.build(model_config(cfg)))
         meta: dict[str, Any] = {}
         if checkpoint is None:
             _start(model)
@@ -105,12 +113,15 @@ def _start(model: BaseModel) -> None:
     sources = [
         entry['checkpoint']
         for part in (model, *model.children())
-        for entry in _as_list(getattr(part, 'init_cfg', None))
+        for entry in init_cfg_entries(getattr(part, 'init_cfg', None))
         if entry.get('type') == 'Pretrained'
     ]
     # mmengine would print a paragraph for every parameter where there is no log file.
     model._dump_init_info = lambda: None
-    init_weights_checked(model, model.init_weights)
+    try:
+        init_weights_checked(model, model.init_weights)
+    finally:
+        del model._dump_init_info  # a function without a name: the model could not be pickled
     rest = f'weights are random, but for those of init_cfg: {", ".join(map(str, sources))}' if sources else ''
     print_log(
         f'untrained=True: {rest or "all weights are random"}. Predictions mean nothing.',
@@ -129,7 +140,3 @@ def _load(model: BaseModel, checkpoint: str | Path, weights: str | None) -> tupl
             f'of a pretraining, its pretraining config).\n{report}'
         )
     return report, dict(loaded.get('meta') or {})
-
-
-def _as_list(init_cfg: Any) -> list[dict]:
-    return list(init_cfg) if isinstance(init_cfg, list) else [init_cfg] if init_cfg else []

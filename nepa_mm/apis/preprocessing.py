@@ -12,7 +12,11 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, DefaultScope
 
+from .config_parts import innermost_dataset
 from .images import ImageError, ImageInput, to_bgr
+
+# What the crops of mmpretrain, mmcv and torchvision call the size that they give.
+SIZES = ('scale', 'crop_size', 'size')
 
 
 class Preprocessing:
@@ -87,33 +91,55 @@ def pipeline_of(cfg: Config) -> list[dict]:
         cropped in the middle to the size of its random crops, in ImageNet's usual ratio of 256 to 224.
 
     Raises:
-        ValueError: There is none, and no random crop to tell the size.
+        ValueError: There is none, and no random crop to a square to tell the size.
     """
-    for name in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
-        dataset = (cfg.get(name) or {}).get('dataset')
-        while dataset is not None and dataset.get('pipeline') is None:
-            dataset = dataset.get('dataset') or (dataset.get('datasets') or [None])[0]
-        if dataset is None:
-            continue
-        if name != 'train_dataloader':
-            return list(dataset.pipeline)
-        for step in dataset.pipeline:
-            size = {'RandomResizedCrop': step.get('scale'), 'RandomCrop': step.get('crop_size')}.get(
-                _name(step['type'])
-            )
-            if size is not None:
-                size = size if isinstance(size, int) else size[0]
-                resize = dict(type='ResizeEdge', scale=round(size * 256 / 224), edge='short', backend='pillow')
-                return [
-                    dict(type='LoadImageFromFile'),
-                    dict(resize, interpolation=step.get('interpolation', 'bilinear')),
-                    dict(type='CenterCrop', crop_size=size),
-                    dict(type='PackInputs'),
-                ]
-    raise ValueError(
-        'the config has no test pipeline, and no random crop in its training pipeline to tell the size of an image; '
-        "add test_dataloader=dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'), ...]))"
-    )
+    pipeline = evaluation_pipeline(cfg, ('test_dataloader', 'val_dataloader'))
+    if pipeline is not None:
+        return pipeline
+    crop = training_crop(cfg)
+    if crop is None:
+        raise ValueError(
+            'the config has no test pipeline, and no random crop in its training pipeline to a square that tells the '
+            "size of an image; add test_dataloader=dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'), ...]))"
+        )
+    return centre_crop_pipeline(*crop)
+
+
+def evaluation_pipeline(cfg: Config, loaders: Sequence[str]) -> list[dict] | None:
+    """The pipeline of the first of these data loaders that the config has; None where it has none of them."""
+    for name in loaders:
+        dataset = innermost_dataset(cfg.get(name), holding='pipeline')
+        if dataset is not None:
+            return list(dataset['pipeline'])
+    return None
+
+
+def training_crop(cfg: Config) -> tuple[int, str] | None:
+    """Side and interpolation of the square crops that a config trains on; None where there are none."""
+    dataset = innermost_dataset(cfg.get('train_dataloader'), holding='pipeline')
+    for step in dataset['pipeline'] if dataset is not None else ():
+        for key in SIZES if 'Crop' in _name(step['type']) else ():
+            size = step.get(key)
+            size = size[0] if isinstance(size, (list, tuple)) and len(set(size)) == 1 else size
+            if isinstance(size, int):
+                return size, step.get('interpolation', 'bilinear')
+    return None
+
+
+def centre_crop_pipeline(size: int, interpolation: str) -> list[dict]:
+    """The evaluation of ImageNet at any size: the shorter side to 8/7 of it, and the centre cropped."""
+    return [
+        dict(type='LoadImageFromFile'),
+        dict(
+            type='ResizeEdge',
+            scale=round(size * 256 / 224),
+            edge='short',
+            backend='pillow',
+            interpolation=interpolation,
+        ),
+        dict(type='CenterCrop', crop_size=size),
+        dict(type='PackInputs'),
+    ]
 
 
 def batches(items: Iterator[tuple[Any, dict]], batch_size: int) -> Iterator[list[tuple[Any, dict]]]:

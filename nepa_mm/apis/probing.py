@@ -8,21 +8,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
-from ..checkpoints import load_weights
+from ..checkpoints import init_cfg_entries, load_weights
 from ..evaluation import ProbeError, ProbeReport, ProbeSettings, backbone_of, probe_layers, split_by_class
 from ..version import __version__
 from .cli import UsageError, load_config, parse_options
+from .config_parts import model_config
+from .preprocessing import centre_crop_pipeline, evaluation_pipeline, training_crop
 
 SEED = 0
 HELD_OUT_FOLDER = 0.2
-# Transforms whose size says how large images enter the network, and under which name.
-SIZES = ('scale', 'crop_size', 'size')
+EVALUATION = ('val_dataloader', 'test_dataloader')
 
 
 def run_probe(args: argparse.Namespace, configs: str | Path) -> ProbeReport:
@@ -44,6 +46,10 @@ def run_probe(args: argparse.Namespace, configs: str | Path) -> ProbeReport:
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     if (args.checkpoint is None) != args.random_weights:
         raise UsageError('give a checkpoint, or --random-weights to probe an untrained network on purpose')
+    for name in ('batch_size', 'image_size', *(['k'] if args.knn or not args.linear else [])):
+        given = getattr(args, name)
+        if given is not None and np.min(given) < 1:
+            raise UsageError(f'--{name.replace("_", "-")} {given} is not positive')
     settings = ProbeSettings(
         layers=_layers(args.layers),
         poolings=args.pool.split(','),
@@ -61,7 +67,8 @@ def run_probe(args: argparse.Namespace, configs: str | Path) -> ProbeReport:
         model = _model(cfg)
         backbone = backbone_of(model)
         if args.checkpoint is not None:
-            resample = bool((cfg.model.backbone.get('init_cfg') or {}).get('resample_patch_embed'))
+            entries = init_cfg_entries(cfg.model.backbone.get('init_cfg'))
+            resample = any(entry.get('resample_patch_embed') for entry in entries)
             print(load_weights(backbone, args.checkpoint, weights=args.weights, resample_patch_embed=resample))
         model.to(args.device or get_device())
         pipeline = _pipeline(cfg, args)
@@ -92,38 +99,43 @@ def _layers(text: str) -> str | list[int | str]:
 
 def _model(cfg: Config) -> nn.Module:
     """The config's model with random weights, reproducible ones: what is loaded is the caller's business."""
-    model = ConfigDict(cfg.model.to_dict() if isinstance(cfg.model, ConfigDict) else cfg.model)
+    model = model_config(cfg)
     model.init_cfg = None
     model.backbone.init_cfg = None
-    if cfg.get('data_preprocessor'):
-        model.setdefault('data_preprocessor', cfg.data_preprocessor)
     torch.manual_seed(SEED)
     return MODELS.build(model).eval()
 
 
 def _facts(cfg: Config, pipeline: Sequence[dict]) -> dict[str, Any]:
     """What of the config the features depend on; weights and images are looked at themselves."""
-    backbone = {k: v for k, v in cfg.model.backbone.items() if k != 'init_cfg'}
-    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    model = model_config(cfg)
     return dict(
         nepa_mm=__version__,
-        model=str(cfg.model.type),
-        backbone=repr(backbone),
-        data_preprocessor=repr(preprocessor),
+        model=str(model.type),
+        backbone=repr({k: v for k, v in model.backbone.items() if k != 'init_cfg'}),
+        data_preprocessor=repr(model.get('data_preprocessor')),
         pipeline=repr(pipeline),
     )
 
 
-def _pipeline(cfg: Config, args: argparse.Namespace) -> Sequence[dict]:
+def _pipeline(cfg: Config, args: argparse.Namespace) -> list[dict]:
     """The pipeline of the config's evaluation, or one like it; training images go through it too."""
-    loader = _evaluation(cfg)
-    if args.image_size is None and loader is not None:
-        return loader.dataset.pipeline
-    return _evaluation_pipeline(args.image_size or _image_size(cfg))
+    size = args.image_size
+    if size is None:
+        pipeline = evaluation_pipeline(cfg, EVALUATION)
+        if pipeline is not None:
+            return pipeline
+        crop = training_crop(cfg)
+        if crop is None:
+            raise UsageError(
+                'the training pipeline of the config does not say how large its crops are; pass --image-size'
+            )
+        size = crop[0]
+    return centre_crop_pipeline(size, 'bicubic')  # as the release evaluates
 
 
 def _evaluation(cfg: Config) -> Any:
-    return cfg.get('val_dataloader') or cfg.get('test_dataloader')
+    return next((cfg[name] for name in EVALUATION if cfg.get(name)), None)
 
 
 def _datasets(cfg: Config, args: argparse.Namespace, pipeline: Sequence[dict]) -> tuple[Any, Any]:
@@ -170,30 +182,6 @@ def _with_pipeline(dataset: Mapping[str, Any], pipeline: Sequence[dict]) -> dict
     else:
         dataset['pipeline'] = pipeline
     return dataset
-
-
-def _image_size(cfg: Config) -> int:
-    """Side of the square crops that a pretraining config trains on."""
-    dataset = cfg.train_dataloader.dataset
-    while 'pipeline' not in dataset and ('dataset' in dataset or 'datasets' in dataset):
-        dataset = dataset.dataset if 'dataset' in dataset else dataset.datasets[0]
-    for step in dataset.get('pipeline') or ():
-        for key in SIZES:
-            size = step.get(key)
-            size = size[0] if isinstance(size, (list, tuple)) and len(set(size)) == 1 else size
-            if isinstance(size, int):
-                return size
-    raise UsageError('the training pipeline of the config does not say how large its crops are; pass --image-size')
-
-
-def _evaluation_pipeline(size: int) -> list[dict]:
-    """The release's evaluation of the base model, at any size: shorter side to 8/7 of it, centre crop."""
-    return [
-        dict(type='LoadImageFromFile'),
-        dict(type='ResizeEdge', scale=round(size * 256 / 224), edge='short', backend='pillow', interpolation='bicubic'),
-        dict(type='CenterCrop', crop_size=size),
-        dict(type='PackInputs'),
-    ]
 
 
 def _title(report: ProbeReport) -> str:

@@ -1,8 +1,9 @@
 """Checkpoints: safe reading, one checked loader, and the release's format."""
 
 from .hosts import guard_hosts
-from .init_cfg import init_weights_checked
-from .loader import LoadReport, load_state_dict, load_weights, read_weights, to_own_names
+from .init_cfg import init_cfg_entries, init_weights_checked
+from .load_report import LoadReport
+from .loader import load_state_dict, load_weights, read_weights, to_own_names
 from .reader import read_checkpoint
 from .release_keys import from_release, to_release
 from .sources import CheckpointError, fetch
@@ -13,6 +14,7 @@ __all__ = [
     'fetch',
     'from_release',
     'guard_hosts',
+    'init_cfg_entries',
     'init_weights_checked',
     'load_state_dict',
     'load_weights',

@@ -1,6 +1,7 @@
 """``init_cfg=dict(type='Pretrained', ...)`` through the checked loader."""
 
 from collections.abc import Callable
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
@@ -26,7 +27,7 @@ def init_weights_checked(module: BaseModule, init_weights: Callable[[], None]) -
         fit.
     """
     configured = module.init_cfg
-    entries = configured if isinstance(configured, list) else [configured] if configured else []
+    entries = init_cfg_entries(configured)
     for entry in entries:
         if not isinstance(entry, dict) or 'type' not in entry:
             raise CheckpointError(
@@ -48,3 +49,8 @@ def init_weights_checked(module: BaseModule, init_weights: Callable[[], None]) -
     for entry in pretrained:
         report = load_weights(module, **{key: value for key, value in entry.items() if key != 'type'})
         print_log(str(report), logger='current')
+
+
+def init_cfg_entries(init_cfg: Any) -> list:
+    """What an ``init_cfg`` holds, as a list: mmengine takes a dict, a list of them, or None."""
+    return list(init_cfg) if isinstance(init_cfg, list) else [init_cfg] if init_cfg else []

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from . import patch_embed
+from .load_report import LoadReport, shorten
 from .reader import read_checkpoint
 from .release_keys import from_release, is_release
 from .sources import RELEASE_EMA_WEIGHTS, RELEASE_WEIGHTS, CheckpointError, fetch
@@ -23,42 +23,6 @@ _MAY_BRING = re.compile(r'(^|\.)(mask_token|norm\.(weight|bias))$')
 # What a checkpoint may carry before the names of the module that is loaded (besides DDP's `module.`).
 _WRAPPERS = ('', 'backbone.')
 WEIGHTS = ('raw', 'ema')
-
-
-@dataclass
-class LoadReport:
-    """What a load did, by parameter name. ``str(report)`` is the text that is logged.
-
-    Args:
-        source (str): Where the weights came from.
-        matched (list[str]): Loaded.
-        filled (list[str]): Absent QK-norm weights, set to one, which is what plain QK-norm computes.
-        resampled (list[str]): Patch embeddings of another patch size, loaded resampled.
-        missing (list[str]): In the model, not in the checkpoint: left as they were.
-        unexpected (list[str]): In the checkpoint, not in the model: not used.
-        reshaped (list[str]): In both, with different shapes: left as they were.
-    """
-
-    source: str
-    matched: list[str] = field(default_factory=list)
-    filled: list[str] = field(default_factory=list)
-    resampled: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    reshaped: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        lines = [f'Loaded {len(self.matched)} tensors from {self.source}.']
-        for names, what in (
-            (self.filled, 'QK-norm weights are not in the checkpoint (plain QK-norm) and were set to 1'),
-            (self.resampled, 'had another patch size and were resampled'),
-            (self.missing, 'are not in the checkpoint and keep their initial values'),
-            (self.reshaped, 'have another shape in the checkpoint and keep their initial values'),
-            (self.unexpected, 'of the checkpoint have no place in the model and were not used'),
-        ):
-            if names:
-                lines.append(f'  {len(names)} {what}: {_shorten(names)}')
-        return '\n'.join(lines)
 
 
 def load_weights(
@@ -204,7 +168,7 @@ def load_state_dict(
     broken = [n for n, v in chosen.items() if v.is_floating_point() and not torch.isfinite(v).all()]
     if broken:
         raise CheckpointError(
-            f'{source} holds NaN or infinite values in {len(broken)} tensors ({_shorten(broken)}): the run that wrote '
+            f'{source} holds NaN or infinite values in {len(broken)} tensors ({shorten(broken)}): the run that wrote '
             'it had diverged. Take an earlier checkpoint.'
         )
     chosen |= {name: torch.ones_like(own[name]) for name in report.filled}
@@ -276,7 +240,7 @@ def _refuse_unnoticed_scratch(
     if not report.matched:
         raise CheckpointError(
             f'Nothing of {report.source} fits the model, which would train from scratch unnoticed.\n'
-            f'  The model has {_shorten(list(own))}\n  the checkpoint has {_shorten(list(tensors))}\n'
+            f'  The model has {shorten(list(own))}\n  the checkpoint has {shorten(list(tensors))}\n'
             "Set prefix= to what stands before the model's names in the checkpoint, or build the model it comes from."
         )
 
@@ -296,7 +260,7 @@ def _refuse_unnoticed_scratch(
         ),
     ]
     if any(names for names, _ in wrong):
-        details = '\n'.join(f'  {len(names)} {what}: {_shorten(names)}' for names, what in wrong if names)
+        details = '\n'.join(f'  {len(names)} {what}: {shorten(names)}' for names, what in wrong if names)
         raise CheckpointError(
             f'{report.source} does not fit the backbone; it was made with another one:\n{details}\n'
             'Compare arch, patch_size, in_channels, qk_norm, mlp and layer_scale_init with the config that made it.'
@@ -308,7 +272,3 @@ def _refuse_unnoticed_scratch(
         )
     if strict and (report.missing or report.unexpected or report.reshaped):
         raise CheckpointError(f'{report.source} differs from the model, and every weight is needed here.\n{report}')
-
-
-def _shorten(names: list[str], limit: int = 8) -> str:
-    return ', '.join(names[:limit]) + (f', ... ({len(names) - limit} more)' if len(names) > limit else '')

@@ -18,8 +18,9 @@ RELEASE_CONFIG = 'config.json'
 RELEASE_PREPROCESSOR = 'preprocessor_config.json'
 
 _HUB = re.compile(r'hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?/?$')
-# What the hosts and torch.hub call a published file: NAME-SHA256.pth, with the first digits of the hash.
-_HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})\.(pth|pt|bin|safetensors)$')
+# What the hosts and torch.hub call a published file: NAME-SHA256.pth, with the first digits of the hash; NAME-20261231
+# ends with a date.
+_HASH_IN_NAME = re.compile(r'-(?!20\d\d[01]\d[0-3]\d\.)([0-9a-f]{8,64})\.(pth|pt|bin|safetensors)$')
 _TIMEOUT = 30  # seconds without an answer
 
 
@@ -62,11 +63,6 @@ def fetch(checkpoint: str | Path, files: Sequence[str] = (RELEASE_WEIGHTS,), opt
             'directory, hf://OWNER/NAME[@REVISION], or an http(s) URL.'
         )
     return Path(text).expanduser()
-
-
-def is_remote(checkpoint: str | Path) -> bool:
-    """Whether :func:`fetch` would look for it outside this machine (or refuse its scheme)."""
-    return bool(re.match(r'hf:|[\w+.-]{2,}:/', str(checkpoint)))
 
 
 # ---------------------------------------------------------------------- Hugging Face hub

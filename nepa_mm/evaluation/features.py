@@ -18,12 +18,12 @@ Layer = int | str
 Item = tuple[Layer, str]
 
 
-def check_layers(layers: Sequence[Layer] | str, num_layers: int) -> tuple[Layer, ...]:
+def check_layers(layers: Layer | Sequence[Layer], num_layers: int) -> tuple[Layer, ...]:
     """Names of layers, in the order of depth.
 
     Args:
-        layers (Sequence[int | str] | str): 'all', or 'embed' (the patch embeddings) and indices as in ``NEPAViT``'s
-            ``out_indices``; negative ones count from the end.
+        layers (int | str | Sequence[int | str]): 'all', or one or several of 'embed' (the patch embeddings) and indices
+            as in ``NEPAViT``'s ``out_indices``; negative ones count from the end.
         num_layers (int): Depth of the backbone.
 
     Returns:
@@ -81,16 +81,44 @@ def probing(backbone: NEPAViT, causal: bool | None = None) -> Iterator[None]:
         backbone (NEPAViT): The backbone.
         causal (bool, optional): Attention to probe with. Defaults to None: as it is.
     """
-    modes = {module: module.training for module in backbone.modules()}
     attention = backbone.causal
-    backbone.eval()
-    backbone.causal = attention if causal is None else causal
+    with evaluating(backbone):
+        backbone.causal = attention if causal is None else causal
+        try:
+            yield
+        finally:
+            backbone.causal = attention
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode, and leave the mode of each of its modules as it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
     try:
         yield
     finally:
-        backbone.causal = attention
         for module, mode in modes.items():
             module.training = mode
+
+
+def layer_tokens(
+    backbone: NEPAViT, images: Tensor, layers: Sequence[Layer]
+) -> tuple[dict[Layer, Tensor], tuple[int, int]]:
+    """Tokens of layers, in one pass.
+
+    Args:
+        backbone (NEPAViT): The backbone.
+        images (Tensor): (B, C, H, W), normalised.
+        layers (Sequence[int | str]): From :func:`check_layers`.
+
+    Returns:
+        tuple[dict, tuple[int, int]]: By layer (B, 1 + T, D), BOS first; and the grid of the T patches.
+    """
+    embeddings, grid = backbone.embed(images)
+    indices = [int(layer) for layer in layers if layer != EMBED]
+    hidden = backbone.encode(embeddings, grid, indices) if indices else []
+    return dict(zip(layers, hidden if layers[0] != EMBED else [embeddings, *hidden], strict=True)), grid
 
 
 @torch.no_grad()
@@ -121,7 +149,6 @@ def extract_features(
     """
     layers = check_layers([layer for layer, _ in items], backbone.num_layers)
     check_poolings([pooling for _, pooling in items], backbone.causal)
-    indices = [int(layer) for layer in layers if layer != EMBED]
     total = len(next(iter(out.values())))
     labels: list[int] = []
     for batch in batches:
@@ -131,9 +158,7 @@ def extract_features(
             break
         images = data_preprocessor(dict(batch), training=False)['inputs']
         with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
-            embeddings, grid = backbone.embed(images)
-            hidden = backbone.encode(embeddings, grid, indices) if indices else []
-        tokens = dict(zip(layers, hidden if layers[0] != EMBED else [embeddings, *hidden], strict=True))
+            tokens, _ = layer_tokens(backbone, images, layers)
         for layer, pooling in items:
             array = out[layer, pooling]
             array[start : len(labels)] = _as(pool_tokens(tokens[layer], pooling), array.dtype, layer, pooling)

@@ -58,7 +58,7 @@ def probe_layers(
         facts (Mapping[str, Any]): What the features depend on and the weights do not show, for the cache's key.
         train (Dataset): Labelled images that the probes learn from; a data set of mmengine's form.
         val (Dataset): Those they are scored on.
-        settings (Settings): How.
+        settings (ProbeSettings): How.
         cache (str | Path, optional): Folder in which features are kept; None for in memory.
 
     Returns:

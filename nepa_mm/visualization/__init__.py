@@ -1,4 +1,4 @@
-"""What a trained model looks at."""
+"""What a trained model looks at, and pictures of what it predicts and how well."""
 
 from .attention import attention_maps
 

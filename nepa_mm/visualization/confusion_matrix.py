@@ -12,12 +12,13 @@ MOST_WITH_NUMBERS = 25
 MOST_WITH_NAMES = 200
 
 
-def draw_confusion_matrix(shares: np.ndarray, classes: Sequence[str], file: str | Path) -> None:
+def draw_confusion_matrix(shares: np.ndarray, classes: Sequence[str], columns: Sequence[str], file: str | Path) -> None:
     """Draw a confusion matrix; the shades follow the square root of the shares, so that rare confusions show.
 
     Args:
-        shares (np.ndarray): (N, N), each row of sum 1 or all NaN; rows the truth, columns the prediction.
-        classes (Sequence[str]): Names.
+        shares (np.ndarray): (N, M), each row of sum 1 or all NaN; rows the truth, columns the prediction.
+        classes (Sequence[str]): Names of the rows.
+        columns (Sequence[str]): Names of the columns.
         file (str or Path): The picture, ``.png``.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -36,9 +37,8 @@ def draw_confusion_matrix(shares: np.ndarray, classes: Sequence[str], file: str 
     axes.xaxis.set_label_position('top')
     if count <= MOST_WITH_NAMES:
         size = 9 if count <= MOST_WITH_NUMBERS else 8
-        names = [name if len(name) <= 24 else name[:23] + '\u2026' for name in classes]
-        axes.set_xticks(range(count), names, rotation=90, fontsize=size)
-        axes.set_yticks(range(count), names, fontsize=size)
+        axes.set_xticks(range(len(columns)), list(map(_shorten, columns)), rotation=90, fontsize=size)
+        axes.set_yticks(range(count), list(map(_shorten, classes)), fontsize=size)
         axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
     if count <= MOST_WITH_NUMBERS:
         for (i, j), share in np.ndenumerate(shares):
@@ -49,3 +49,7 @@ def draw_confusion_matrix(shares: np.ndarray, classes: Sequence[str], file: str 
     bar.set_label('share of the true class (numbers: %)' if count <= MOST_WITH_NUMBERS else 'share of the true class')
     bar.ax.set_yticklabels(['0', '1 %', '10 %', '25 %', '50 %', '100 %'])
     figure.savefig(str(file), dpi=100)
+
+
+def _shorten(name: str, limit: int = 24) -> str:
+    return name if len(name) <= limit else name[: limit - 1] + '\u2026'

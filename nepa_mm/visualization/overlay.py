@@ -67,8 +67,8 @@ def draw_segmentation(
         raise ValueError(f'image {image.shape[:2]} and label map {label_map.shape} differ in size')
     if not 0 <= opacity <= 1:
         raise ValueError(f'opacity={opacity} is not in [0, 1]')
-    colors = np.array(palette, dtype=np.uint8)[label_map][..., ::-1]
-    mixed = np.rint(image * (1.0 - opacity) + colors * opacity).astype(np.uint8)
+    colors = np.array(palette, dtype=np.uint8)[:, ::-1][label_map]
+    mixed = cv2.addWeighted(image, 1.0 - opacity, colors, opacity, 0)  # in 8 bits: aerial images are large
     if not legend:
         return mixed
     counts = np.bincount(label_map.reshape(-1), minlength=len(classes))

@@ -1,9 +1,12 @@
 """Accuracy over depth: what the layers of a backbone know."""
 
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-from ..evaluation.probe_report import ProbeReport
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # evaluation draws with this package, not the other way round
+    from ..evaluation.probe_report import ProbeReport
 
 COLORS = dict(avg='#0b5fa5', avg_norm='#3a9e5c', last='#d1661f', bos='#7d4fa8')
 NAMES = dict(avg='mean of patches', avg_norm='mean of normalised patches', last='last patch', bos='BOS')

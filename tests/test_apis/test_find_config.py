@@ -44,3 +44,10 @@ def test_close_names_are_proposed(tmp_path):
     assert 'upernet' not in str(error.value)
     with pytest.raises(ConfigNotFoundError, match='the configs lie in'):
         find_config('zzz', tmp_path)
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    """In Python no shell replaces the tilde."""
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'mine.py').touch()
+    assert find_config('~/mine.py') == tmp_path / 'mine.py'

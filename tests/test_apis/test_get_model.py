@@ -1,5 +1,6 @@
 """get_model: weights are loaded as a whole or not at all, and classes have names."""
 
+import pickle
 import subprocess
 import sys
 
@@ -44,6 +45,22 @@ def test_a_config_is_taken_by_name_path_or_object_and_left_as_it_is(site):
     assert model._config.model.backbone.causal
     with pytest.raises(ConfigNotFoundError, match="config 'nepa_bass' does not exist"):
         nepa_mm.get_model('nepa_bass', 'classify.pth')
+
+
+def test_a_data_preprocessor_beside_the_model_is_the_models(site):
+    """As in mmpretrain's own configs, and as the runner takes it; without it images would not be normalised."""
+    cfg = Config.fromfile('classify.py')
+    expected = nepa_mm.classify(nepa_mm.get_model(cfg, 'classify.pth', device='cpu'), 'classes')
+    cfg.data_preprocessor = cfg.model.pop('data_preprocessor')
+    model = nepa_mm.get_model(cfg, 'classify.pth', device='cpu')
+    assert model.data_preprocessor.mean.flatten().tolist() == [127.5] * 3
+    found = nepa_mm.classify(model, 'classes')
+    assert all((a.scores == b.scores).all() for a, b in zip(found, expected, strict=True))
+
+
+def test_an_untrained_model_can_be_pickled(site):
+    model = nepa_mm.get_model('classify.py', untrained=True, device='cpu')
+    assert holds(pickle.loads(pickle.dumps(model)), model.state_dict())
 
 
 def test_nothing_is_inferred_from_unnoticed_scratch(site, logged):
@@ -183,3 +200,9 @@ def test_importing_nepa_mm_does_not_import_what_predicts():
     assert done.stdout.splitlines()[-1] == '[]'
     with pytest.raises(AttributeError, match="'nepa_mm' has no attribute 'segments'"):
         nepa_mm.segments  # noqa: B018
+
+
+def test_a_file_of_names_is_no_list_of_letters():
+    dataset = dict(type='CustomDataset', metainfo=dict(classes='a.txt'))
+    cfg = Config(dict(default_scope='mmpretrain', test_dataloader=dict(dataset=dataset)))
+    assert find_dataset_meta(cfg, {}, len('a.txt')) == {}

@@ -5,7 +5,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from nepa_mm.apis.images import ImageError, as_list, list_images, name_of, to_bgr
+from nepa_mm.apis.images import ImageError, as_list, list_files, name_of, to_bgr
 from nepa_mm.apis.preprocessing import Preprocessing, batches
 from tests.predictors import noise, write
 
@@ -22,7 +22,7 @@ def test_folders_and_lists(tmp_path):
         write(tmp_path / name, IMAGE)
     (tmp_path / 'notes.txt').write_text('no image')
     files = [tmp_path / 'a/c.JPG', tmp_path / 'b.png']
-    assert list_images(tmp_path) == files
+    assert list_files(tmp_path) == files
     assert as_list(tmp_path) == (files, True)
     assert as_list([str(tmp_path / 'b.png'), tmp_path]) == ([str(tmp_path / 'b.png'), *files], True)
     assert as_list('x.png') == (['x.png'], False)
@@ -31,8 +31,15 @@ def test_folders_and_lists(tmp_path):
     assert name_of(tmp_path / 'b.png') == str(tmp_path / 'b.png') and name_of(IMAGE) is None
 
 
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    write(tmp_path / 'a/b.png', IMAGE)
+    assert as_list('~/a') == ([tmp_path / 'a/b.png'], True)
+    assert as_list('~/a/b.png') == ([str(tmp_path / 'a/b.png')], False)
+
+
 def test_what_is_no_image_is_refused(tmp_path):
-    with pytest.raises(ImageError, match=r'no images \(\.jpg, .*\) in folder'):
+    with pytest.raises(ImageError, match=r'no files to read \(\.jpg, .*\) in folder'):
         as_list(tmp_path)
     with pytest.raises(ImageError, match='an image is a path, a PIL image or an array .* but got int'):
         as_list([3])

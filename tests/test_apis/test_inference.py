@@ -12,7 +12,7 @@ from mmengine.config import Config
 import nepa_mm
 from nepa_mm.apis.images import ImageError
 from nepa_mm.apis.inference import iter_segment
-from nepa_mm.apis.preprocessing import pipeline_of
+from nepa_mm.apis.preprocessing import pipeline_of, training_crop
 from nepa_mm.engine import NEPARunner
 from tests.predictors import SIZES
 
@@ -262,3 +262,18 @@ def test_pipelines():
     train['dataset']['dataset']['pipeline'] = [load, pack]
     with pytest.raises(ValueError, match='the config has no test pipeline, and no random crop in its'):
         pipeline_of(Config(dict(train_dataloader=train)))
+
+
+def test_size_and_interpolation_of_training_crops():
+    def crop(*steps):
+        dataset = dict(type='A', pipeline=list(steps))
+        wrapped = dict(type='B', datasets=[dict(type='C', dataset=dataset)])
+        return training_crop(Config(dict(train_dataloader=dict(dataset=wrapped))))
+
+    bigger = dict(type='Resize', scale=256)
+    assert crop(bigger, dict(type='RandomResizedCrop', scale=64, interpolation='bicubic')) == (64, 'bicubic')
+    assert crop(bigger, dict(type='RandomCrop', crop_size=(96, 96))) == (96, 'bilinear')
+    torchvisions = dict(type='torchvision/RandomResizedCrop', size=48, scale=(0.2, 1.0))
+    assert crop(torchvisions) == (48, 'bilinear')
+    assert crop(bigger, dict(type='RandomCrop', crop_size=(96, 64))) is None
+    assert training_crop(Config(dict(train_dataloader=None))) is None

@@ -19,7 +19,7 @@ from mmpretrain.structures import DataSample
 from safetensors.torch import save_file
 
 import nepa_mm
-from nepa_mm.apis import cli
+from nepa_mm.apis import cli, run_config, testing
 from nepa_mm.checkpoints import CheckpointError
 from tests import golden
 from tests.test_checkpoints import servers
@@ -150,12 +150,12 @@ def init_cfg_of_a_plain_runner(path, folder):
 
 def resume(path, folder):
     args = argparse.Namespace(**TOOL | dict(config=written(folder, config(folder)), resume=path))
-    cli.build_runner(cli.train_config(args, folder)).train()
+    cli.build_runner(run_config.train_config(args, folder)).train()
 
 
 def evaluation(path, folder):
     args = argparse.Namespace(**TOOL | dict(config=written(folder, config(folder)), checkpoint=path))
-    cli.run_test(cli.build_runner(cli.test_config(args, folder)), args)
+    testing.run_test(cli.build_runner(run_config.test_config(args, folder)), args)
 
 
 def get_model(path, folder):

@@ -33,6 +33,7 @@ HASHED = f'/runs/nepa-{hashlib.sha256(GOOD).hexdigest()[:8]}.pth'
 
 def answer(path):
     files = {'/runs/a/epoch_1.pth': GOOD, '/runs/b/epoch_1.pth': OTHER, HASHED: GOOD, '/runs/nepa-00000000.pth': GOOD}
+    files['/runs/nepa-20251224.pth'] = GOOD
     if path == '/runs/page.pth':
         return 200, {}, b'<!DOCTYPE html><html>Please log in</html>'
     if path == '/runs/short.pth':
@@ -92,6 +93,10 @@ def test_a_bad_download_is_refused_and_not_kept(web, tmp_path, path, message):
 
 def test_the_hash_in_a_name_is_checked(web):
     assert read_checkpoint(web.url + HASHED)['state_dict']['a'][0] == 1
+
+
+def test_a_date_in_a_name_is_no_hash(web):
+    assert read_checkpoint(f'{web.url}/runs/nepa-20251224.pth')['state_dict']['a'][0] == 1
 
 
 def test_without_network_the_error_says_what_to_do(tmp_path, monkeypatch):

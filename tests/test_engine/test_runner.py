@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from nepa_mm.checkpoints import CheckpointError
 from nepa_mm.engine import NEPARunner
-from nepa_mm.engine.runner import init_cpu_process_group
+from nepa_mm.engine.cpu_processes import init_cpu_process_group
 
 RUN = itertools.count()
 

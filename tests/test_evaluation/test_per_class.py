@@ -117,8 +117,69 @@ def test_classification(tmp_path):
     ]
     counts = json.loads((tmp_path / 'm.json').read_text())['counts']
     assert counts == [[2, 1, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
-    with pytest.raises(ValueError, match='has 2 labels; per class there must be one'):
-        PerClassMetric().process(None, [DataSample().set_gt_label([0, 1]).set_pred_label(0).to_dict()])
+
+
+def classified(truth, prediction, outputs=4):
+    out = DataSample(metainfo=dict(img_path='a.png')).set_gt_label(truth).set_pred_label(prediction)
+    return out.set_pred_score(torch.ones(outputs)).to_dict()
+
+
+def test_a_head_with_more_outputs_than_the_data_set_has_classes(tmp_path, logged):
+    """Such as ImageNet's, on a part of ImageNet: what it takes for another class is wrong, and no other cell's."""
+    pairs = [(0, 0), (0, 4), (0, 900), (1, 1), (3, 999), (3, 3)]
+    files = [str(tmp_path / f'm.{kind}') for kind in ('json', 'csv', 'png')]
+    metric = PerClassMetric(out_dir=str(tmp_path), confusion_matrix=files)
+    evaluate(metric, [classified(*pair, 1000) for pair in pairs])
+    rows = json.loads((tmp_path / 'per_class.json').read_text())
+    assert [(row['Acc'], row['Precision'], row['images']) for row in rows] == [
+        (33.33, 100.0, 3),
+        (100.0, 100.0, 1),
+        (None, None, 0),
+        (50.0, 100.0, 2),
+    ]
+    assert json.loads((tmp_path / 'm.json').read_text())['counts'] == [
+        [1, 0, 0, 0, 2],
+        [0, 1, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 1, 1],
+    ]
+    assert (tmp_path / 'm.csv').read_text().splitlines()[0] == 'truth \\ prediction,sky,road,tree,never,other'
+    assert cv2.imread(files[2]).std() > 20
+    assert '3 images were taken for none of the 4 classes, which counts as wrong' in ' '.join(logged)
+
+
+def test_nothing_but_ignored_pixels(tmp_path):
+    evaluate(PerClassMetric(out_dir=str(tmp_path)), [sample([[255, 255]], [[0, 3]])])
+    assert {row['IoU'] for row in json.loads((tmp_path / 'per_class.json').read_text())} == {None}
+
+
+def test_several_labels_per_image_are_tested_without_a_table(tmp_path, logged):
+    """Multi-label classification has metrics of its own; the test goes on."""
+    images = [classified([0, 1], [0]), classified([0], [0]), classified([2], [0, 2]), classified([], [])]
+    assert evaluate(PerClassMetric(out_dir=str(tmp_path)), images) == {}
+    assert 'No per-class table: images have several labels.' in ' '.join(logged)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r'a\.png has several labels; a confusion matrix needs the truth'):
+        evaluate(PerClassMetric(confusion_matrix='m.png'), images)
+
+
+def test_segmentation_without_class_names(tmp_path, logged):
+    metric = PerClassMetric(out_dir=str(tmp_path))
+    metric.process(None, [sample([[0]], [[0]])])
+    assert metric.evaluate(1) == {}
+    assert 'No per-class table: images have no class names.' in ' '.join(logged)
+
+
+def test_one_entry_per_sample(scenes, tmp_path):
+    """Else mmengine, which deals the entries of several processes out in turn, would drop those of other samples."""
+    unlabelled = {key: value for key, value in scenes[0].items() if key != 'gt_sem_seg'}
+    metric = PerClassMetric(out_dir=str(tmp_path))
+    metric.dataset_meta = dict(classes=CLASSES)
+    metric.process(None, [unlabelled, *scenes])
+    assert len(metric.results) == 4
+    metric.evaluate(4)
+    rows = json.loads((tmp_path / 'per_class.json').read_text())
+    assert [row['pixels'] for row in rows] == counts(scenes).sum(1).tolist()
 
 
 def test_the_samples_that_pad_a_distributed_run_do_not_count(scenes, tmp_path):
@@ -139,7 +200,7 @@ def test_images_without_labels(tmp_path, logged):
     item = sample([[0]], [[0]])
     del item['gt_sem_seg']
     evaluate(PerClassMetric(out_dir=str(tmp_path)), [item])
-    assert 'No labels: no per-class table.' in ' '.join(logged)
+    assert 'No per-class table: images have no label.' in ' '.join(logged)
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r'a\.png has no label; a confusion matrix needs the truth'):
         evaluate(PerClassMetric(confusion_matrix='m.png'), [item])

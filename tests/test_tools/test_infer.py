@@ -193,3 +193,8 @@ def test_more_than_256_classes_need_two_bytes(tmp_path):
     session = Session(model, type('Args', (), dict(out=tmp_path)), total=1)
     write_image(tmp_path / 'a.png', session.label_map(Segmentation(labels, (), [])))
     assert label_map(tmp_path / 'a.png').tolist() == [[1, 300]]
+    # 0 is "no label", so the last of 256 classes is 256, not 0 again
+    session.names = [''] * 256
+    assert session.label_map(Segmentation(np.array([[0, 255]], np.uint8), (), [])).tolist() == [[1, 256]]
+    session.names = [''] * 255
+    assert session.label_map(Segmentation(np.array([[0, 254]], np.uint8), (), [])).dtype == np.uint8

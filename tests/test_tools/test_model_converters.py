@@ -375,6 +375,20 @@ def test_a_bare_checkpoint_needs_its_config(tool, tmp_path):
     )
     tool('nepa_mm_to_release', tmp_path / 'bare.pth', tmp_path / 'dst', '--config', tmp_path / 'run.py')
     assert same(load_file(tmp_path / 'dst/model.safetensors'), to_release(weights))
+    with pytest.raises(SystemExit, match=r"nepa_mm_to_release\.py: config 'gone\.py' does not exist"):
+        tool('nepa_mm_to_release', tmp_path / 'bare.pth', tmp_path / 'dst', '--config', 'gone.py')
+
+
+def test_normalisation_beside_the_model_is_the_models(tool, tmp_path):
+    """As in mmpretrain's own configs."""
+    save_run(tmp_path / 'a.pth')
+    text = RUN_CONFIG.format(kind='NEPA', qk_norm='plain', mlp='gelu', layer_scale=1e-5, out_type='raw', more='')
+    (line,) = [line for line in text.splitlines() if 'data_preprocessor' in line]
+    text = text.replace(line, '') + line.strip().removesuffix(',') + '\n'
+    (tmp_path / 'run.py').write_text(text)
+    tool('nepa_mm_to_release', tmp_path / 'a.pth', tmp_path / 'dst', '--config', tmp_path / 'run.py')
+    preprocessor = json.loads((tmp_path / 'dst/preprocessor_config.json').read_text())
+    assert (preprocessor['image_mean'], preprocessor['image_std']) == ([0.5] * 3, [0.2] * 3)
 
 
 @pytest.mark.parametrize('weights', [None, 'raw', 'ema'])

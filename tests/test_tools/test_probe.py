@@ -16,7 +16,6 @@ from mmengine.registry import MODELS
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
-from nepa_mm.apis import probing
 from nepa_mm.evaluation import ProbeResult
 from nepa_mm.evaluation.probe_report import ProbeReport
 from nepa_mm.models import NEPAViT
@@ -274,6 +273,8 @@ def test_random_weights_on_purpose(site, probe):
         ),
         (['pretrain.py', 'checkpoint.pth', '--train-data', 'data/train', '--layers', '3'], 'layer 3 is neither'),
         (['pretrain.py', 'checkpoint.pth', '--train-data', 'data/train', '--layers', 'top'], "layer 'top' is neither"),
+        (['classify.py', 'checkpoint.pth', '--k', '3', '0'], '--k [3, 0] is not positive'),
+        (['classify.py', 'checkpoint.pth', '--batch-size', '0'], '--batch-size 0 is not positive'),
         (['classify.py', 'checkpoint.pth', '--knn', '--k', '50'], 'no k of [50] is left for 24 training images'),
         (
             ['classify.py', 'checkpoint.pth', '--cfg-options', 'model.backbone.patch_size=4'],
@@ -289,16 +290,23 @@ def test_mistakes_are_told_without_a_traceback(site, probe, words, error):
     assert not (site / 'out/probe.json').exists()
 
 
-def test_size_of_training_crops():
-    def size(*steps):
-        dataset = dict(type='A', pipeline=list(steps))
-        wrapped = dict(type='B', datasets=[dict(type='C', dataset=dataset)])
-        return probing._image_size(Config(dict(train_dataloader=dict(dataset=wrapped))))
+def test_the_size_of_images_must_be_known(site, probe):
+    text = (site / 'pretrain.py').read_text().replace('scale=16', 'scale=(16, 8)')
+    (site / 'pretrain.py').write_text(text)
+    with pytest.raises(SystemExit, match='does not say how large its crops are; pass --image-size'):
+        probe('pretrain.py', 'checkpoint.pth', '--train-data', 'data/train')
 
-    assert size(dict(type='Load'), dict(type='RandomResizedCrop', scale=64)) == 64
-    assert size(dict(type='RandomCrop', crop_size=(96, 96))) == 96
-    with pytest.raises(probing.UsageError, match='pass --image-size'):
-        size(dict(type='RandomCrop', crop_size=(96, 64)))
+
+def test_a_wrapped_validation_set_has_a_pipeline(site, probe):
+    (site / 'wrapped.py').write_text(
+        "_base_ = 'classify.py'\n"
+        "val_dataloader = dict(dataset=dict(_delete_=True, type='ConcatDataset', "
+        'datasets=[{{_base_.val_dataloader.dataset}}]))\n'
+    )
+    words = ['checkpoint.pth', '--knn', '--k', '3', '--layers', '0', '--no-cache', '--work-dir']
+    probe('classify.py', *words, 'plain')
+    probe('wrapped.py', *words, 'wrapped')
+    assert load_json(site / 'wrapped')['results'] == load_json(site / 'plain')['results']
 
 
 # ---------------------------------------------------------------- report and picture

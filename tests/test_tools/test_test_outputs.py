@@ -106,6 +106,13 @@ def test_labels_that_start_at_zero_are_written_as_they_are(run_test, tmp_path):
     assert np.array_equal(read(tmp_path / 'maps/0.png'), expected)
 
 
+def test_every_process_makes_the_folder_of_label_maps(run_test, tmp_path, monkeypatch):
+    """On a node that does not share the first one's disk there is nobody else to make it."""
+    monkeypatch.setattr('nepa_mm.apis.testing.is_main_process', lambda: False)
+    run_test('segment', '--out', tmp_path / 'maps')
+    assert sorted(path.name for path in (tmp_path / 'maps').iterdir()) == [f'{name}.png' for name in SCENES]
+
+
 def test_classification(run_test, tmp_path):
     run_test('classify', '--confusion-matrix', tmp_path / 'matrix.json')
     model = nepa_mm.get_model('classify.py', 'classify.pth', device='cpu')

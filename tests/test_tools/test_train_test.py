@@ -444,7 +444,7 @@ def tool(site, monkeypatch):
 @pytest.fixture
 def train_config(site, monkeypatch):
     """What tools/train.py makes of its arguments."""
-    from nepa_mm.apis import cli
+    from nepa_mm.apis import run_config
 
     monkeypatch.chdir(site.folder)
     monkeypatch.syspath_prepend(str(site.folder))
@@ -452,9 +452,16 @@ def train_config(site, monkeypatch):
 
     def config(*words):
         monkeypatch.setattr(sys, 'argv', ['train.py', *words])
-        return cli.train_config(load_tool('train').parse_args(), ROOT / 'configs')
+        return run_config.train_config(load_tool('train').parse_args(), ROOT / 'configs')
 
     return config
+
+
+def test_a_checkpoint_in_the_home_folder_is_found(train_config, site, monkeypatch):
+    """A shell leaves the tilde of --resume=~/a.pth to us; the loader reads it."""
+    monkeypatch.setenv('HOME', str(site.folder))
+    (site.folder / 'a.pth').touch()
+    assert train_config('pretrain.py', '--resume=~/a.pth').load_from == '~/a.pth'
 
 
 def test_amp_trains_in_bfloat16(tool, site):

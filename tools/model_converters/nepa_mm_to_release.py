@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='nepa_mm checkpoint -> release directory')
     parser.add_argument('checkpoint', help='the .pth')
     parser.add_argument('dst', type=Path, help='the directory to write')
-    parser.add_argument('--config', help='config file of the run (default: what the checkpoint says)')
+    parser.add_argument('--config', help='config file of the run, or its name (default: what the checkpoint says)')
     parser.add_argument('--weights', choices=['raw', 'ema'], help='write these alone, as model.safetensors')
     parser.add_argument('--patch-size', type=int, help='resample the patch embedding to patches of this side')
     parser.add_argument('--image-size', type=int, help='image side for config.json (default: 16 patches)')
@@ -42,8 +42,8 @@ def convert(args: argparse.Namespace) -> str:
     """
     from nepa_mm.checkpoints import CheckpointError, patch_embed, read_checkpoint, to_release
     from nepa_mm.checkpoints.loader import select_weights
-    from nepa_mm.checkpoints.release_config import has_classifier, release_config_of, without_classifier
     from nepa_mm.checkpoints.release_files import Release
+    from nepa_mm.models.backbones.release_config import has_classifier, release_config_of, without_classifier
 
     checkpoint = read_checkpoint(args.checkpoint)
     meta = checkpoint.get('meta') or {}
@@ -131,8 +131,8 @@ def _write_and_check(release: Any, dst: Path, force: bool) -> str:
 
     import nepa_mm  # noqa: F401  registers NEPAViT
     from nepa_mm.checkpoints import CheckpointError, from_release, load_weights
-    from nepa_mm.checkpoints.release_config import backbone_of
     from nepa_mm.checkpoints.release_files import new_folder, read_release, write_release
+    from nepa_mm.models.backbones.release_config import backbone_config_of
 
     with new_folder(dst, force) as folder:
         write_release(folder, release)
@@ -140,7 +140,7 @@ def _write_and_check(release: Any, dst: Path, force: bool) -> str:
         for written, expected in ((again.weights, release.weights), (again.ema or {}, release.ema or {})):
             if written.keys() != expected.keys() or not all(torch.equal(written[k], v) for k, v in expected.items()):
                 raise CheckpointError(f'{dst}: the weights were not written as they were; check the disk.')
-        report = load_weights(MODELS.build(backbone_of(again.config, from_release(again.weights))), folder)
+        report = load_weights(MODELS.build(backbone_config_of(again.config, from_release(again.weights))), folder)
     report.source = report.source.replace(str(folder), str(dst))
     return str(report)
 
@@ -149,13 +149,16 @@ def _model_of(checkpoint: dict, args: argparse.Namespace) -> tuple[dict, bool, t
     """Config of the backbone, whether it was causal, and (mean, std) of the images on 0..255."""
     from mmengine.config import Config
 
+    from nepa_mm.apis.config_parts import model_config
+    from nepa_mm.apis.configs import find_config
     from nepa_mm.checkpoints import CheckpointError
     from nepa_mm.checkpoints.recorded_config import recorded_model
 
     default = ([127.5] * 3, [127.5] * 3)
     converted = (checkpoint.get('meta') or {}).get('backbone')
     if args.config:
-        model = Config.fromfile(args.config).to_dict().get('model')
+        cfg = Config.fromfile(find_config(args.config))
+        model = model_config(cfg).to_dict() if 'model' in cfg else None
     elif converted:
         return dict(converted), converted.get('causal', True), default
     else:
@@ -186,11 +189,12 @@ def _preprocessor(image_size: int, mean: list, std: list) -> dict:
 def main() -> None:
     """Convert."""
     args = parse_args()
+    from nepa_mm.apis.configs import ConfigNotFoundError
     from nepa_mm.checkpoints import CheckpointError
 
     try:
         print(convert(args))
-    except CheckpointError as error:
+    except (CheckpointError, ConfigNotFoundError) as error:
         sys.exit(f'nepa_mm_to_release.py: {error}')
 
 

@@ -47,13 +47,13 @@ def convert(args: argparse.Namespace) -> str:
     """
     import nepa_mm
     from nepa_mm.checkpoints import CheckpointError
-    from nepa_mm.checkpoints.release_config import backbone_of, class_names, has_classifier, unread_keys
     from nepa_mm.checkpoints.release_files import read_release
+    from nepa_mm.models.backbones.release_config import backbone_config_of, class_names, has_classifier, unread_keys
 
     release = read_release(args.src, args.config)
     raw = _as_ours(release.weights, args)
     ema = None if release.ema is None else _as_ours(release.ema, args)
-    backbone = backbone_of(release.config, raw)
+    backbone = backbone_config_of(release.config, raw)
     image_size = args.image_size or release.config.get('image_size', 16 * backbone['patch_size'])
     if image_size % backbone['patch_size']:
         raise CheckpointError(

@@ -5,8 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .patch_embed import WEIGHT
-from .sources import CheckpointError
+from ...checkpoints import CheckpointError
+from ...checkpoints.patch_embed import WEIGHT
+from .archs import ARCHS, check_arch
+from .nepa_layers import NORM_EPS, ROPE_DEFAULTS
 
 # What stands beside the architecture and changes no weight and no output: bookkeeping of the library that wrote it,
 # and the scale of the random start.
@@ -44,7 +46,7 @@ _SHAPES = ('qkv_bias', 'num_channels')  # read off the weights
 _CLASSIFIER = ('add_pooling_layer', 'num_labels', 'id2label', 'label2id', 'is_causal')
 
 
-def backbone_of(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
+def backbone_config_of(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The ``NEPAViT`` that a release checkpoint was made with.
 
     Args:
@@ -59,13 +61,10 @@ def backbone_of(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dic
         CheckpointError: A key is absent, ``config`` and ``weights`` disagree, or NEPAViT does not offer what they
             describe.
     """
-    from ..models.backbones.archs import ARCHS  # at need: the backbones import this package
-    from ..models.backbones.nepa_layers import NORM_EPS
-
     absent = [key for key in _NEEDED if key not in config]
     if absent:
         raise CheckpointError(f'config.json has no {", ".join(absent)}; take the one that came with the weights.')
-    _check_offered(config, NORM_EPS)
+    _check_offered(config)
     arch: Any = dict(
         embed_dims=config['hidden_size'],
         num_layers=config['num_hidden_layers'],
@@ -121,13 +120,13 @@ def class_names(config: Mapping[str, Any]) -> list[str] | None:
     return None if not ordered or all(name.startswith('LABEL_') for name in ordered) else ordered
 
 
-def _check_offered(config: Mapping[str, Any], norm_eps: float) -> None:
+def _check_offered(config: Mapping[str, Any]) -> None:
     gated, act = bool(config.get('use_gated_mlp')), config.get('hidden_act', 'gelu')
     for wrong, what in (
         (gated and act != 'silu', f'a gated MLP with hidden_act={act!r} (GEGLU or another); NEPAViT gates with silu'),
         (not gated and act != 'gelu', f'an MLP with hidden_act={act!r}; NEPAViT has gelu, or a gate with silu'),
         (config.get('qk_norm_bias'), 'QK-norm with a bias; that of NEPAViT has none'),
-        (config['layer_norm_eps'] != norm_eps, f'layer_norm_eps={config["layer_norm_eps"]}; NEPAViT has {norm_eps}'),
+        (config['layer_norm_eps'] != NORM_EPS, f'layer_norm_eps={config["layer_norm_eps"]}; NEPAViT has {NORM_EPS}'),
     ):
         if wrong:
             raise CheckpointError(f'config.json describes {what}, so these weights cannot be used here.')
@@ -151,9 +150,6 @@ def release_config_of(
     Raises:
         CheckpointError: The release has no key for what the backbone is.
     """
-    from ..models.backbones.archs import check_arch
-    from ..models.backbones.nepa_layers import NORM_EPS, ROPE_DEFAULTS
-
     kind = backbone.get('type')
     if str(kind).split('.')[-1] != 'NEPAViT':
         raise CheckpointError(f'The backbone is {kind!r}; only NEPAViT has a form in the release.')
