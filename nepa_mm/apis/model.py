@@ -133,7 +133,7 @@ def _start(model: BaseModel) -> None:
 def _load(model: BaseModel, checkpoint: str | Path, weights: str | None) -> tuple[LoadReport, dict[str, Any]]:
     """Load every weight of the model, and return the ``meta`` that stands beside them in the file."""
     loaded, source = read_weights(checkpoint, weights)
-    report = load_state_dict(model, loaded['state_dict'], source=source)
+    report = load_state_dict(model, loaded['state_dict'], source=source, checkpoint=loaded)
     if report.missing or report.reshaped:
         raise CheckpointError(
             f'{checkpoint} does not hold every weight of the model; take the config it was trained with (for features '

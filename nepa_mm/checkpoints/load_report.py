@@ -16,6 +16,7 @@ class LoadReport:
         missing (list[str]): In the model, not in the checkpoint: left as they were.
         unexpected (list[str]): In the checkpoint, not in the model: not used.
         reshaped (list[str]): In both, with different shapes: left as they were.
+        altered (list[str]): Settings that the weights do not show and that the checkpoint's run had otherwise.
     """
 
     source: str
@@ -25,6 +26,7 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     reshaped: list[str] = field(default_factory=list)
+    altered: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f'Loaded {len(self.matched)} tensors from {self.source}.']
@@ -37,6 +39,8 @@ class LoadReport:
         ):
             if names:
                 lines.append(f'  {len(names)} {what}: {shorten(names)}')
+        if self.altered:
+            lines.append(f'  The backbone differs from the one that made them: {"; ".join(self.altered)}')
         return '\n'.join(lines)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from . import patch_embed
 from .load_report import LoadReport, shorten
 from .reader import read_checkpoint
+from .recorded_settings import check_recorded_settings
 from .release_keys import from_release, is_release
 from .sources import RELEASE_EMA_WEIGHTS, RELEASE_WEIGHTS, CheckpointError, fetch
 
@@ -54,8 +55,7 @@ def load_weights(
     """
     _check_weights(weights)
     loaded, source = read_weights(checkpoint, weights, map_location)
-    state_dict = loaded['state_dict']
-    return load_state_dict(module, state_dict, source, prefix, strict, resample_patch_embed)
+    return load_state_dict(module, loaded['state_dict'], source, prefix, strict, resample_patch_embed, loaded)
 
 
 def _check_weights(weights: str) -> None:
@@ -122,6 +122,7 @@ def load_state_dict(
     prefix: str | None = None,
     strict: bool = False,
     resample_patch_embed: bool = False,
+    checkpoint: Mapping[str, Any] | None = None,
 ) -> LoadReport:
     """Load tensors into a module and say what happened; nothing is changed where it raises.
 
@@ -137,6 +138,8 @@ def load_state_dict(
         strict (bool): Raise on any difference. Defaults to False.
         resample_patch_embed (bool): Resample a patch embedding of another patch size (see
             :func:`nepa_mm.checkpoints.patch_embed.resample_patch_embed`); else it is refused. Defaults to False.
+        checkpoint (Mapping[str, Any], optional): What the tensors came in; the config that its run wrote into it is
+            compared with the module (:func:`nepa_mm.checkpoints.recorded_settings.check_recorded_settings`).
 
     Returns:
         LoadReport: What was loaded and what was not.
@@ -162,6 +165,7 @@ def load_state_dict(
         elif not name.endswith('num_batches_tracked'):
             report.missing.append(name)
     report.unexpected = [name for name in tensors if name not in own]
+    report.altered = check_recorded_settings(module, checkpoint or {}, source)
     _refuse_unnoticed_scratch(report, own, tensors, backbone, strict)
 
     chosen = {name: tensors[name] for name in report.matched + report.resampled}

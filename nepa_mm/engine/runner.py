@@ -287,7 +287,7 @@ class NEPARunner(Runner):
             state_dict = {re.sub(pattern, replacement, k): v for k, v in state_dict.items()}
 
         strict = strict or self._purpose == 'resume'
-        report = load_state_dict(model, state_dict, source=source, strict=strict)
+        report = load_state_dict(model, state_dict, source=source, strict=strict, checkpoint=checkpoint)
         self.logger.info(str(report))
         absent = report.missing + report.reshaped
         if self._purpose == 'resume':

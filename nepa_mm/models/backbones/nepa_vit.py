@@ -1,6 +1,7 @@
 """NEPAViT: the one vision transformer that pretrains, classifies and segments."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -12,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from ...checkpoints import init_weights_checked
 from ..utils import FeatureMaps, is_count, is_rate
 from .archs import check_arch
-from .nepa_layers import MLPS, NORM_EPS, QK_NORMS, build_layer, build_rope
+from .nepa_layers import MLPS, NORM_EPS, QK_NORMS, ROPE_DEFAULTS, build_layer, build_rope
 from .position_embedding import INIT_STD, PositionEmbedding
 
 OUT_TYPES = ('raw', 'featmap', 'avg_featmap', 'last_token')
@@ -102,6 +103,7 @@ class NEPAViT(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        self.settings = dict(arch=arch, qk_norm=qk_norm, rope=rope)
         self.arch_settings = check_arch(arch)
         self.embed_dims = self.arch_settings['embed_dims']
         self.num_layers = self.arch_settings['num_layers']
@@ -353,6 +355,29 @@ class NEPAViT(BaseModule):
         for module in self._frozen_modules():
             module.eval()
         return self
+
+    @staticmethod
+    def settings_without_trace(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What decides the output and shows in no weight: the loader compares it with the config of a checkpoint's run.
+
+        Args:
+            settings (Mapping[str, Any]): Arguments of a NEPAViT; what is absent has its default.
+
+        Returns:
+            dict[str, Any]: ``num_heads``, ``qk_norm`` ('none' or 'norm': plain is affine with ones) and ``rope_base``
+            (None without RoPE). What acts in training mode alone is left out, and so is ``causal``, which pretraining
+            and transfer set differently on purpose.
+
+        Raises:
+            ValueError: They are no arguments of a NEPAViT.
+        """
+        rope = settings.get('rope', True)
+        options: dict[str, Any] = {**ROPE_DEFAULTS, **(rope if isinstance(rope, Mapping) else {})}
+        return dict(
+            num_heads=check_arch(settings.get('arch', 'base'))['num_heads'],
+            qk_norm='none' if settings.get('qk_norm', 'plain') == 'none' else 'norm',
+            rope_base=None if rope in (None, False) else float(options['base']),
+        )
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning-rate decay, as in mmpretrain's backbones.
