@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, RUNNERS
 from timm.layers import resample_patch_embed
 
+from nepa_mm.checkpoints import read_checkpoint
 from nepa_mm.models.backbones.archs import ARCHS
 from tests.layouts import make_layouts
 
@@ -63,7 +64,8 @@ def shrink(cfg: Config) -> None:
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=STEPS, val_interval=STEPS if has_val else 10**9)
     cfg.log_processor = dict(by_epoch=False)
     cfg.default_hooks.logger = dict(type='LoggerHook', interval=1)
-    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=STEPS)
+    best = cfg.default_hooks.checkpoint.get('save_best')
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=STEPS, save_best=best)
     for hook in cfg.get('custom_hooks', ()):
         if hook['type'] == 'ProbeHook':
             hook.update(by_epoch=False, interval=1, k=2, num_workers=0)
@@ -167,4 +169,9 @@ def test_config(path, data, tmp_path, monkeypatch):
     if cfg.get('val_dataloader'):
         metric = 'val/mIoU' if cfg.default_scope == 'mmseg' else 'val/accuracy/top1'
         assert 0 <= history[metric].current() <= 100
-    assert (tmp_path / f'iter_{STEPS}.pth').is_file()
+    written = sorted(path.name for path in tmp_path.glob('*.pth'))
+    assert f'iter_{STEPS}.pth' in written
+    assert any(name.startswith('best_') for name in written) == bool(cfg.default_hooks.checkpoint.save_best)
+    for name in written:
+        # With all that stands beside the weights: the score of the best one is a numpy number of mmseg's.
+        assert read_checkpoint(tmp_path / name)['meta']['iter'] == STEPS

@@ -77,10 +77,12 @@ def main() -> None:
             'install), or "pip install -e .[openmm]"'
         )
 
+    from nepa_mm.checkpoints import CheckpointError
+
     try:
         cfg = run_config.test_config(args, Path(__file__).resolve().parents[1] / 'configs')
         testing.run_test(cli.build_runner(cfg), args)
-    except cli.UsageError as error:
+    except (cli.UsageError, CheckpointError) as error:
         sys.exit(f'test.py: {error}')
     cli.close_process_group()
 

@@ -60,11 +60,13 @@ def main() -> None:
             'install), or "pip install -e .[openmm]"'
         )
 
+    from nepa_mm.checkpoints import CheckpointError
+
     try:
         cfg = run_config.train_config(args, Path(__file__).resolve().parents[1] / 'configs')
-    except cli.UsageError as error:
+        cli.build_runner(cfg).train()
+    except (cli.UsageError, CheckpointError) as error:
         sys.exit(f'train.py: {error}')
-    cli.build_runner(cfg).train()
     cli.close_process_group()
 
 

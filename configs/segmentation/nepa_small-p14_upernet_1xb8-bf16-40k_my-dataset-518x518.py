@@ -25,7 +25,7 @@ crop = 518
 arch = 'small'
 width = 384
 checkpoint = 'work_dirs/nepa_small-p14_1xb256-bf16-coslr-300e_image-folder/epoch_300.pth'
-max_iters = 40000
+max_iters = 40000  # 10 for a first try
 # ---------------------------------------------------------------------------------------------------------------------
 
 train_pipeline = [
@@ -94,11 +94,13 @@ model = dict(
     auxiliary_head=dict(in_channels=width, num_classes=len(classes)),
     test_cfg=dict(crop_size=(crop, crop), stride=(crop * 2 // 3,) * 2),
 )
-warmup = min(1500, max_iters // 10)
+every = max(1, max_iters // 10)
+# mmengine's warm-up over a single step would leave the rate where it starts.
+warmup = min(1500, max(2, every))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=warmup),
     dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=warmup, end=max_iters),
 ]
-train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 10)
+train_cfg = dict(max_iters=max_iters, val_interval=every)
 auto_scale_lr = dict(base_batch_size=8)
-default_hooks = dict(checkpoint=dict(interval=max_iters // 10))
+default_hooks = dict(checkpoint=dict(interval=every))

@@ -69,6 +69,8 @@ def get_model(
         >>> model = nepa_mm.get_model('nepa_base-p14_8xb128-bf16-coslr-100e_in1k', 'epoch_100.pth')
         >>> nepa_mm.classify(model, 'dog.jpg').class_name
     """
+    if not isinstance(config, Config):
+        config = find_config(config)  # first: a wrong name is a wrong name, with a checkpoint or without
     if checkpoint is None and not untrained:
         raise ValueError(
             f'get_model({str(getattr(config, "filename", config))!r}): give the checkpoint, or untrained=True for a '
@@ -76,7 +78,7 @@ def get_model(
         )
     if checkpoint is not None and untrained:
         raise ValueError(f'get_model: checkpoint={str(checkpoint)!r} and untrained=True exclude each other')
-    cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(find_config(config))
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
     if options:
         cfg.merge_from_dict(dict(model=options))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):

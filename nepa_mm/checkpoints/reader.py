@@ -5,11 +5,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import get_torch_safe_globals
 
 from .sources import RELEASE_WEIGHTS, CheckpointError, fetch, is_web_page
+
+_NUMBERS = ('Bool', *(f'{sign}Int{bits}' for sign in ('', 'U') for bits in (8, 16, 32, 64)))
+_NUMBERS += ('Float16', 'Float32', 'Float64')
 
 
 def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, Any]:
@@ -99,6 +103,8 @@ def _history_buffer_method(owner: Any, name: str) -> Any:
 def _safe_globals() -> list:
     """List what mmengine's records of a run may hold, without its ``getattr``: that one reaches any function."""
     allowed: list = [item for item in get_torch_safe_globals() if item is not getattr]
+    # mmengine lists three kinds of numpy numbers, but mmseg's mIoU, which `save_best` records, is a float32.
+    allowed += [getattr(np.dtypes, f'{kind}DType') for kind in _NUMBERS if hasattr(np, 'dtypes')]
     return [*allowed, *((_history_buffer_method, f'{module}.getattr') for module in ('builtins', '__builtin__'))]
 
 

@@ -326,6 +326,19 @@ def test_a_runs_own_records_are_readable(tmp_path):
     assert hub['log'].mean() == 1.5 and hub['log'].statistics('max') == 2.0 and hub['lr'] == 0.5
 
 
+@pytest.mark.parametrize('kind', ['bool', 'int8', 'int32', 'int64', 'uint8', 'float16', 'float32', 'float64'])
+def test_a_score_of_any_numpy_kind_is_readable(kind, tmp_path):
+    """`save_best` records what a metric returned: mmseg's mIoU is a float32."""
+    import numpy as np
+
+    score = np.dtype(kind).type(1)
+    torch.save(
+        dict(state_dict={'a': torch.zeros(1)}, message_hub=dict(runtime_info=dict(best_score=score))),
+        tmp_path / 'a.pth',
+    )
+    assert read_checkpoint(tmp_path / 'a.pth')['message_hub']['runtime_info']['best_score'] == score
+
+
 def test_directory_without_weights(tmp_path):
     with pytest.raises(CheckpointError, match='directory without model.safetensors'):
         read_checkpoint(tmp_path)
