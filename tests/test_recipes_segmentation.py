@@ -9,7 +9,7 @@ import torch
 import yaml
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope, init_default_scope
 from mmseg.registry import DATASETS, TRANSFORMS
 
 import nepa_mm  # noqa: F401  registers what the configs build
@@ -274,6 +274,25 @@ def test_settings_above_the_line_reach_everything(tmp_path: Path):
     warm_up, decay = cfg.param_scheduler
     assert (warm_up.end, decay.begin, decay.end, cfg.train_cfg.max_iters) == (200, 200, 2000, 2000)
     assert cfg.train_cfg.val_interval == cfg.default_hooks.checkpoint.interval == 200
+
+
+@pytest.mark.parametrize('max_iters', [3, 10, 19])
+def test_a_first_try_of_the_template_reaches_its_rate(max_iters: int, tmp_path: Path):
+    """A warm-up of mmengine's over one step would stay at its start, and one over none is refused."""
+    text = (FOLDER / f'{TEMPLATE}.py').read_text().replace("'../_base_", f"'{ROOT}/configs/_base_")
+    copy = tmp_path / 'my_dataset.py'
+    copy.write_text(text.replace('max_iters = 40000', f'max_iters = {max_iters}'))
+    cfg = Config.fromfile(copy)
+    assert cfg.train_cfg.val_interval == cfg.default_hooks.checkpoint.interval == 1
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedulers = [PARAM_SCHEDULERS.build(part, default_args=dict(optimizer=optimizer)) for part in cfg.param_scheduler]
+    rates = []
+    for _ in range(max_iters):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    assert max(rates) > 0.5
 
 
 def test_metafile_tells_of_every_recipe():

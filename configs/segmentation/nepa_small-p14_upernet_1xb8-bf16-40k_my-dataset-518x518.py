@@ -25,7 +25,8 @@ crop = 518
 arch = 'small'
 width = 384
 checkpoint = 'work_dirs/nepa_small-p14_1xb256-bf16-coslr-300e_image-folder/epoch_300.pth'
-max_iters = 40000  # 10 for a first try
+# 10 for a first try.
+max_iters = 40000
 # ---------------------------------------------------------------------------------------------------------------------
 
 train_pipeline = [
