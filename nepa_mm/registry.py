@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.registry import Registry
 
 
-def import_by_need(package: str, modules: Mapping[str, str], host_registry: Registry) -> Callable[[str], Any]:
+def import_by_need(package: str, *by_host: tuple[Registry, Mapping[str, str]]) -> Callable[[str], Any]:
     """Leave some classes of a package unimported until a config or a caller asks for them.
 
     Some of our classes inherit from a host's classes (``NEPA`` from mmpretrain's ``BaseSelfSupervisor``,
@@ -22,23 +22,25 @@ def import_by_need(package: str, modules: Mapping[str, str], host_registry: Regi
 
     Args:
         package (str): ``__name__`` of the package that offers the classes.
-        modules (Mapping[str, str]): Class name to the module whose import defines and registers it.
-        host_registry (Registry): The host's registry; its root, looked into where no default scope is set, works too.
+        *by_host (tuple[Registry, Mapping[str, str]]): A host's registry (its root, looked into where no default scope
+            is set, works too), and class name to the module whose import defines and registers it.
 
     Returns:
         Callable[[str], Any]: The package's module-level ``__getattr__`` (PEP 562).
     """
-    for module in dict.fromkeys(modules.values()):
-        for registry in (host_registry, host_registry.root):
-            if registry._imported:
-                import_module(module)
-            elif module not in registry._locations:
-                # A new list: mmengine shares its default `locations=[]` between registries.
-                registry._locations = [*registry._locations, module]
+    for host_registry, modules in by_host:
+        for module in dict.fromkeys(modules.values()):
+            for registry in (host_registry, host_registry.root):
+                if registry._imported:
+                    import_module(module)
+                elif module not in registry._locations:
+                    # A new list: mmengine shares its default `locations=[]` between registries.
+                    registry._locations = [*registry._locations, module]
 
     def module_getattr(name: str) -> Any:
-        if name in modules:
-            return getattr(import_module(modules[name]), name)
+        for _, modules in by_host:
+            if name in modules:
+                return getattr(import_module(modules[name]), name)
         raise AttributeError(f'module {package!r} has no attribute {name!r}')
 
     return module_getattr

@@ -4,7 +4,7 @@ The data sets inherit from mmseg's or mmpretrain's classes and are imported by n
 data sets.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from mmseg.registry import DATASETS as MMSEG_DATASETS
@@ -17,19 +17,14 @@ if TYPE_CHECKING:
     from .folder_seg import FolderSegDataset
     from .hugging_face import HuggingFaceImageDataset
 
-_of_mmseg = import_by_need(
+__getattr__ = import_by_need(
     __name__,
-    {'CamVidDataset': 'nepa_mm.datasets.camvid', 'FolderSegDataset': 'nepa_mm.datasets.folder_seg'},
-    MMSEG_DATASETS,
+    (
+        MMSEG_DATASETS,
+        {'CamVidDataset': 'nepa_mm.datasets.camvid', 'FolderSegDataset': 'nepa_mm.datasets.folder_seg'},
+    ),
+    (MMPRETRAIN_DATASETS, {'HuggingFaceImageDataset': 'nepa_mm.datasets.hugging_face'}),
 )
-_of_mmpretrain = import_by_need(
-    __name__, {'HuggingFaceImageDataset': 'nepa_mm.datasets.hugging_face'}, MMPRETRAIN_DATASETS
-)
-
-
-def __getattr__(name: str) -> Any:
-    return (_of_mmpretrain if name == 'HuggingFaceImageDataset' else _of_mmseg)(name)
-
 
 __all__ = [
     'CamVidDataset',

@@ -4,7 +4,7 @@
 need: a segmentation run never imports mmpretrain's model zoo, nor a pretraining run mmseg's.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmseg.registry import MODELS as MMSEG_MODELS
@@ -21,17 +21,14 @@ if TYPE_CHECKING:
     from .heads.nepa_cls_head import NEPAClsHead
     from .selfsup import NEPA
 
-_of_mmpretrain = import_by_need(
+__getattr__ = import_by_need(
     __name__,
-    {'NEPA': 'nepa_mm.models.selfsup.nepa', 'NEPAClsHead': 'nepa_mm.models.heads.nepa_cls_head'},
-    MMPRETRAIN_MODELS,
+    (
+        MMPRETRAIN_MODELS,
+        {'NEPA': 'nepa_mm.models.selfsup.nepa', 'NEPAClsHead': 'nepa_mm.models.heads.nepa_cls_head'},
+    ),
+    (MMSEG_MODELS, {'LinearSegHead': 'nepa_mm.models.heads.linear_seg_head'}),
 )
-_of_mmseg = import_by_need(__name__, {'LinearSegHead': 'nepa_mm.models.heads.linear_seg_head'}, MMSEG_MODELS)
-
-
-def __getattr__(name: str) -> Any:
-    return (_of_mmseg if name == 'LinearSegHead' else _of_mmpretrain)(name)
-
 
 __all__ = [
     'FeatureMaps',

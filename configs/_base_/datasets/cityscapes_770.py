@@ -1,5 +1,6 @@
 # Cityscapes, 2,975 + 500 images of 2048 x 1024, 19 classes, with labels as train ids. Crops of 770 x 770: 55 patches of
 # 14 pixels, next to the 768 x 768 that mmseg's ViTs (SETR) take. Tested at full size.
+_base_ = './seg_518.py'
 dataset_type = 'CityscapesDataset'
 data_root = 'data/cityscapes'
 crop_size = (770, 770)
@@ -36,10 +37,6 @@ tta_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=2,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -48,10 +45,6 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -60,5 +53,3 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator
