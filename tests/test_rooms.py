@@ -15,6 +15,7 @@ BELOW = {
     'evaluation': ('models', 'visualization'),
     'engine': ('checkpoints', 'evaluation'),
     'apis': ('checkpoints', 'datasets', 'models', 'visualization', 'evaluation', 'engine'),
+    'benchmark': ('checkpoints', 'datasets', 'models', 'visualization', 'evaluation', 'engine', 'apis'),
 }
 GROUND = ('version', 'stack', 'registry')
 
