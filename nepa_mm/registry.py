@@ -12,6 +12,20 @@ from typing import Any
 from mmengine.registry import Registry
 
 
+def import_with(registry: Registry, module: str) -> None:
+    """Have a module imported when a registry is first looked into, after what the registry imports by itself.
+
+    Args:
+        registry (Registry): A host's registry.
+        module (str): The module; imported at once if the registry has been looked into.
+    """
+    if registry._imported:
+        import_module(module)
+    elif module not in registry._locations:
+        # A new list: mmengine shares its default `locations=[]` between registries.
+        registry._locations = [*registry._locations, module]
+
+
 def import_by_need(package: str, *by_host: tuple[Registry, Mapping[str, str]]) -> Callable[[str], Any]:
     """Leave some classes of a package unimported until a config or a caller asks for them.
 
@@ -31,11 +45,7 @@ def import_by_need(package: str, *by_host: tuple[Registry, Mapping[str, str]]) -
     for host_registry, modules in by_host:
         for module in dict.fromkeys(modules.values()):
             for registry in (host_registry, host_registry.root):
-                if registry._imported:
-                    import_module(module)
-                elif module not in registry._locations:
-                    # A new list: mmengine shares its default `locations=[]` between registries.
-                    registry._locations = [*registry._locations, module]
+                import_with(registry, module)
 
     def module_getattr(name: str) -> Any:
         for _, modules in by_host:

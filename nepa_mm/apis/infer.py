@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.model import BaseModel
 
+from nepa_mm.datasets import read_image
 from nepa_mm.visualization.overlay import draw_classification, draw_segmentation
 
 from .classes import num_classes_of
@@ -25,6 +25,7 @@ from .cli import UsageError, load_config, parse_options
 from .images import SUFFIXES, ImageError, ImageInput, list_files
 from .inference import iter_classify, iter_segment
 from .model import get_model
+from .preprocessing import LARGEST
 from .results import Classification, Segmentation
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
@@ -63,7 +64,8 @@ def run(args: argparse.Namespace, configs: str | Path) -> int:
     session = Session(model, args, total=len(files))
     images = {path: name for path, name in files.items() if not is_video(path)}
     for image, result in session.predict(images):
-        session.write(result, images[Path(str(image))], mmcv.imread(str(image)))
+        file = Path(str(image))
+        session.write(result, images[file], read_image(file.read_bytes(), str(file), LARGEST))
     for path, name in files.items():
         if is_video(path):
             session.video(path, name)
@@ -143,7 +145,7 @@ class Session:
     def skip(self, path: Any, error: Exception) -> None:
         """Note a file that cannot be read."""
         self.skipped.append(dict(path=str(path), error=str(error)))
-        print(f'skipped: {error}', file=sys.stderr, flush=True)
+        print(f'{self.progress()} skipped: {error}', file=sys.stderr, flush=True)
 
     def write(self, result: Result, name: str, image: np.ndarray) -> None:
         """Write what there is to say of an image."""
@@ -156,7 +158,11 @@ class Session:
     def note(self, entry: dict[str, Any], text: str) -> None:
         """Add a file to the list, and show how far we are."""
         self.done.append(entry)
-        print(f'[{len(self.done) + len(self.skipped)}/{self.total}] {entry["path"]}: {text}', flush=True)
+        print(f'{self.progress()} {entry["path"]}: {text}', flush=True)
+
+    def progress(self) -> str:
+        """How many files are done or skipped, of all."""
+        return f'[{len(self.done) + len(self.skipped)}/{self.total}]'
 
     def draw(self, result: Result, image: np.ndarray, fixed: bool) -> np.ndarray:
         """The picture of a prediction; ``fixed`` for the frames of a video, which are of one size."""
@@ -206,10 +212,14 @@ class Session:
         self.out.mkdir(parents=True, exist_ok=True)
         file = self.out / 'results.json'
         file.write_text(json.dumps(report, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
-        print(f'{len(self.done)} of {self.total} files; results in {self.out}')
+        print(f'{len(self.done)} of {_files(self.total)}; results in {self.out}')
         if self.skipped:
-            print(f'{len(self.skipped)} files could not be read; {file} lists them as "skipped"', file=sys.stderr)
+            print(f'{_files(len(self.skipped))} could not be read; see "skipped" in {file}', file=sys.stderr)
         return 1 if self.skipped else 0
+
+
+def _files(count: int) -> str:
+    return f'{count} file' if count == 1 else f'{count} files'
 
 
 def summary(result: Result) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import PIL.Image
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, DefaultScope
 
+from nepa_mm.datasets import LoadImageFromFile, UnreadableImage
+
 from .config_parts import innermost_dataset
 from .images import ImageError, ImageInput, to_bgr
 
+# Aerial images are larger than what training takes for an attack; OpenCV's own limit.
+LARGEST = 2**30
 # What the crops of mmpretrain, mmcv and torchvision call the size that they give.
 SIZES = ('scale', 'crop_size', 'size')
 
@@ -42,6 +44,8 @@ class Preprocessing:
             # Labels go too: what is loaded is the image, which is here already, or what an image alone does not have.
             rest = [TRANSFORMS.build(step) for step in steps if not _name(step['type']).startswith('Load')]
         self.transform = Compose(rest)
+        if isinstance(self.load, LoadImageFromFile):
+            self.load.max_pixels = LARGEST
 
     def __call__(self, image: ImageInput) -> dict:
         """Read and transform an image.
@@ -70,9 +74,10 @@ class Preprocessing:
         path = os.fspath(path)
         if not os.path.isfile(path):
             raise ImageError(f'image {path!r} does not exist')
-        _refuse_truncated(path)
         try:
             results = self.load(dict(img_path=path))
+        except UnreadableImage as error:
+            raise ImageError(str(error)) from error
         except Exception as error:  # whatever the decoder stumbles over
             raise ImageError(f'image {path!r} cannot be read: {error}') from error
         if results is None or results.get('img') is None:
@@ -170,17 +175,3 @@ def batches(items: Iterator[tuple[Any, dict]], batch_size: int) -> Iterator[list
 def _name(kind: Any) -> str:
     """Name of a transform that a config gives by name, with its registry's scope or without, or as a class."""
     return str(getattr(kind, '__name__', kind)).rsplit('.', 1)[-1]
-
-
-def _refuse_truncated(path: str) -> None:
-    """OpenCV fills what a truncated file lacks with grey and says nothing; PIL tells."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(path) as image:
-                image.load()
-    except (PIL.UnidentifiedImageError, PIL.Image.DecompressionBombError):
-        return  # a format that OpenCV may still know; or very large, as aerial images are
-    except Exception as error:  # OSError, and whatever the decoders of single formats raise
-        if 'not available' not in str(error):  # PIL was built without the decoder
-            raise ImageError(f'image {path!r} is damaged: {error}') from error

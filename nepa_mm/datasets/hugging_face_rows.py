@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .errors import UnreadableImage
+
 # Row groups of parquet kept decoded per process: a batch in order touches one or two.
 ROW_GROUPS = 2
 # What people and the hub call the same split.
@@ -76,19 +78,23 @@ class Rows:
         """The encoded image of a row.
 
         Raises:
-            ValueError: If the row holds none.
+            UnreadableImage: If the row holds none.
         """
         value = self._value(row)
         if isinstance(value, dict):
             # An image that was not embedded when the data set was saved is a path.
             if value.get('bytes') is None and value.get('path'):
-                return Path(value['path']).read_bytes()
+                return self._file_beside(value['path'], row)
             value = value.get('bytes')
         if not isinstance(value, bytes) or not value:
-            raise ValueError(
-                f'HuggingFaceImageDataset: column {self.image_key!r} of {self.name}, row {row}, holds no image.'
-            )
+            raise UnreadableImage(f'{self.name}[{row}]', f'column {self.image_key!r} holds no image')
         return value
+
+    def _file_beside(self, path: str, row: int) -> bytes:
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise UnreadableImage(f'{self.name}[{row}]', f'{path!r}: {error.strerror or error}') from error
 
     def __getstate__(self) -> dict:
         return {key: value for key, value in self.__dict__.items() if key not in ('features', '_table', '_cache')}

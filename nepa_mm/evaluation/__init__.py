@@ -1,6 +1,6 @@
 """Evaluation of frozen features: any layer and pooling, in one pass over the images."""
 
-from .data import check_same_classes, probe_loader
+from .data import check_linear_probe, check_same_classes, probe_loader
 from .errors import ProbeError
 from .feature_cache import FeatureCache, hash_samples, hash_weights
 from .features import EMBED, backbone_of, check_layers, extract_features, layer_name, probing
@@ -29,6 +29,7 @@ __all__ = [
     'backbone_of',
     'check_layers',
     'check_poolings',
+    'check_linear_probe',
     'check_same_classes',
     'choose_weight_decay',
     'effective_rank',

@@ -1,9 +1,11 @@
 """Labelled images for probes."""
 
+from collections import Counter
+from functools import partial
 from typing import Any
 
 import cv2
-from mmengine.dataset import default_collate
+from mmengine.dataset import BaseDataset, default_collate
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
@@ -56,3 +58,28 @@ def check_same_classes(train: Any, val: Any) -> None:
         f'the training set has {len(first)} classes and the validation set {len(second)}, so that a label would mean '
         f'two things: {", ".join(differences) or "the same classes, in another order"}.'
     )
+
+
+def check_linear_probe(train: Any) -> None:
+    """Refuse labels that no linear probe can learn from, before hours are spent on features.
+
+    Args:
+        train: Data set of mmengine's form. One that lists no classes (``gt_label``) is let through.
+
+    Raises:
+        ProbeError: All images are of one class and no other is named, or no class has two images, of which one is held
+            out to choose the weight decay.
+    """
+    # Of a BaseDataset the bare record: a subclass may read the image in get_data_info.
+    record = partial(BaseDataset.get_data_info, train) if isinstance(train, BaseDataset) else train.get_data_info
+    labels = [record(i).get('gt_label') for i in range(len(train))]
+    if not all(isinstance(label, int) for label in labels):
+        return
+    counts = Counter(labels)
+    if max(max(counts) + 1, len(train.metainfo.get('classes') or ())) < 2:
+        raise ProbeError(f'a linear probe needs at least 2 classes, but all {len(labels)} training images are of one.')
+    if max(counts.values()) < 2:
+        raise ProbeError(
+            f'no class of the {len(labels)} training images has two, so none can be held out to choose the weight '
+            'decay; label more images, or probe by k-NN alone.'
+        )

@@ -10,7 +10,7 @@ from mmengine.utils import track_iter_progress
 from torch import nn
 
 from ..version import __version__
-from .data import check_same_classes, probe_loader
+from .data import check_linear_probe, check_same_classes, probe_loader
 from .errors import ProbeError
 from .feature_cache import FeatureCache, hash_samples, hash_weights
 from .features import Item, backbone_of, check_layers, extract_features, probing
@@ -75,6 +75,8 @@ def probe_layers(
         (layer, pooling) for layer in check_layers(settings.layers, backbone.num_layers) for pooling in poolings
     ]
     check_same_classes(train, val)
+    if settings.linear:
+        check_linear_probe(train)
     ks = [k for k in settings.ks if k <= len(train)]
     if len(ks) < len(settings.ks):
         print(f'k-NN with k = {sorted(set(settings.ks) - set(ks))} left out: there are {len(train)} training images.')

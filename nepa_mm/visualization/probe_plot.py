@@ -52,13 +52,27 @@ def _draw_panel(ax: Any, report: ProbeReport, kind: str) -> None:
         )
     ax.axhline(report.chance, color='#666666', linestyle=':', linewidth=1.2, label='commonest class')
     best = report.best(read)
-    ax.plot(x[best.layer], read(best), marker='*', markersize=17, color=COLORS[best.pooling], markeredgecolor='white')
+    low, high = ax.get_ylim()
+    room = 0.09 * (high - low)  # for the number above the star
+    ax.set_ylim(max(0, low), min(100, high + room))
+    below = read(best) + room > 100
+    side = 'left' if x[best.layer] == 0 else 'right' if x[best.layer] == len(layers) - 1 else 'center'
+    ax.plot(
+        x[best.layer],
+        read(best),
+        marker='*',
+        markersize=17,
+        color=COLORS[best.pooling],
+        markeredgecolor='white',
+        clip_on=False,
+    )
     ax.annotate(
         f'{read(best):.1f} %',
         (x[best.layer], read(best)),
-        xytext=(0, 12),
+        xytext=(0, -12 if below else 12),
         textcoords='offset points',
-        ha='center',
+        ha=side if len(layers) > 1 else 'center',
+        va='top' if below else 'bottom',
         fontweight='bold',
         color=COLORS[best.pooling],
     )
@@ -67,7 +81,5 @@ def _draw_panel(ax: Any, report: ProbeReport, kind: str) -> None:
     step = max(1, len(layers) // 13)
     shown = [i for i in range(len(layers)) if i % step == 0 or i == len(layers) - 1]
     ax.set_xticks(shown, [str(layers[i]) for i in shown])
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.09 * (high - low))  # room for the number above the star
     ax.grid(axis='y', color='#e6e6e6')
     ax.spines[['top', 'right']].set_visible(False)

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS
 from PIL import Image
 
-from nepa_mm.datasets import HuggingFaceImageDataset, LoadImageFromBytes
+from nepa_mm.datasets import HuggingFaceImageDataset, LoadImageFromBytes, UnreadableImage
 from nepa_mm.datasets.hugging_face_rows import ROW_GROUPS
 from tests.layouts import make_hugging_face
 
@@ -143,10 +143,10 @@ def test_errors(tmp_path):
     with pytest.raises(ValueError, match=r'holds -1, expected class indices from 0; .*with_label=False'):
         build(str(tmp_path / 'test'), split='')
     bad = build(str(tmp_path / 'test'), split='', with_label=False)
-    with pytest.raises(ValueError, match=r'LoadImageFromBytes: .*test\[0\] cannot be decoded \(1 bytes\)'):
+    with pytest.raises(UnreadableImage, match=r"image '.*test\[0\]' cannot be read: 1 bytes of no known image format"):
         bad[0]
     datasets.Dataset.from_dict(dict(image=['text'])).save_to_disk(str(tmp_path / 'text'))
-    with pytest.raises(ValueError, match="column 'image' of .*, row 0, holds no image"):
+    with pytest.raises(UnreadableImage, match=r"image '.*text\[0\]' cannot be read: column 'image' holds no image"):
         build(str(tmp_path / 'text'), split='', with_label=False)[0]
     unlabelled.select([]).to_parquet(tmp_path / 'empty.parquet')
     with pytest.raises(ValueError, match='is empty'):

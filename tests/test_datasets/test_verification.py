@@ -92,9 +92,9 @@ def test_sound_data_pass(reduce_zero_label, tmp_path):
 @pytest.mark.parametrize(
     ('files', 'where', 'text', 'conclusion'),
     [
-        (dict(images__train__1_dot_jpg=picture(1)[:-60]), 'images/train/1.jpg', '.*decoded: .*truncated', 'images'),
-        (dict(images__train__1_dot_jpg=b''), 'images/train/1.jpg', 'is empty', 'images cannot be read'),
-        (dict(images__train__1_dot_jpg=b'<html>'), 'images/train/1.jpg', 'cannot be decoded', 'images cannot be read'),
+        (dict(images__train__1_dot_jpg=picture(1)[:-60]), 'images/train/1.jpg', 'cannot be .*: .*truncated', 'images'),
+        (dict(images__train__1_dot_jpg=b''), 'images/train/1.jpg', 'cannot be .*: empty, 0', 'images cannot'),
+        (dict(images__train__1_dot_jpg=b'<html>'), 'images/train/1.jpg', 'cannot be .*: a web', 'images cannot'),
         (dict(labels__train__1_dot_png=None), 'labels/train/1.png', 'is missing: the label map of .*1.jpg', 'missing'),
         (dict(labels__train__1_dot_png=mask([0])[:-30]), 'labels/train/1.png', '.* decoded', 'maps cannot be read'),
         (
@@ -366,7 +366,7 @@ def test_classification(tmp_path):
     )
     (tmp_path / 'val' / 'a' / 'val1.jpg').write_bytes(picture(1)[:-50])
     bad, errors, _ = look(class_config(tmp_path))
-    assert 'val1.jpg: cannot be decoded' in only(bad) and '1 images cannot be read' in only(errors)
+    assert 'val1.jpg: cannot be read: ' in only(bad) and '1 images cannot be read' in only(errors)
 
 
 def test_class_folder_that_val_lacks(tmp_path):
@@ -394,7 +394,7 @@ def test_annotation_file(tmp_path):
 def test_pretraining_and_hugging_face(tmp_path):
     write_folder(tmp_path / 'images', {'deep/0.jpg': picture(0), '1.png': b'junk'})
     bad, errors, _ = look(verification.folder_config(str(tmp_path / 'images')))
-    assert only(bad).endswith('1.png: is empty') is False and '1.png: cannot be decoded' in only(bad)
+    assert '1.png: cannot be read: ' in only(bad) and 'empty' not in only(bad)
     assert '1 images cannot be read' in only(errors)
     make_hugging_face(tmp_path / 'hf')
     hugging_face = dict(type='HuggingFaceImageDataset', data_root=str(tmp_path / 'hf'))
@@ -422,7 +422,7 @@ def test_hugging_face_rows_without_an_image(tmp_path):
     datasets.Dataset.from_dict(dict(image=images, label=[0, 1, 1]), features=features).save_to_disk(tmp_path / 'hf')
     train = dict(type='HuggingFaceImageDataset', data_root=str(tmp_path / 'hf'), split='')
     bad, errors, _ = look(Config(dict(default_scope='mmpretrain', train_dataloader=dict(dataset=train))))
-    assert re.search(r'hf\[1\]: cannot be read: .* row 1, holds no image', only(bad))
+    assert re.search(r"hf\[1\]: cannot be read: column 'image' holds no image", only(bad))
     assert '1 images cannot be read' in only(errors)
 
 

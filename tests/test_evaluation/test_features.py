@@ -11,7 +11,9 @@ from torch import nn
 
 from nepa_mm.evaluation import (
     FeatureCache,
+    ProbeError,
     check_layers,
+    check_linear_probe,
     check_same_classes,
     extract_features,
     hash_samples,
@@ -185,6 +187,24 @@ def test_two_meanings_of_a_label_are_refused():
         check_same_classes(With('a', 'b', 'c'), With('a', 'c', 'd'))
     with pytest.raises(ValueError, match='the same classes, in another order'):
         check_same_classes(With('a', 'b'), With('b', 'a'))
+
+
+def test_labels_that_a_linear_probe_cannot_learn_from():
+    class Labelled(list):
+        metainfo: dict = {}
+
+        def get_data_info(self, index):
+            return dict(img_path=f'{index}.jpg') | ({} if self[index] is None else dict(gt_label=self[index]))
+
+    for fits in ([0, 1, 1], [2, 2], [None, None], [0, None], [[0, 1], [1]]):
+        check_linear_probe(Labelled(fits))
+    with pytest.raises(ProbeError, match='needs at least 2 classes, but all 3 training images are of one'):
+        check_linear_probe(Labelled([0, 0, 0]))
+    with pytest.raises(ProbeError, match='no class of the 3 training images has two, so none can be held out'):
+        check_linear_probe(Labelled([0, 1, 2]))
+    named = Labelled([0, 0])
+    named.metainfo = dict(classes=('a', 'b'))
+    check_linear_probe(named)
 
 
 # ---------------------------------------------------------------- cache

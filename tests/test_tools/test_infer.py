@@ -100,7 +100,13 @@ def test_bad_files_are_named_counted_and_skipped(infer, tmp_path, capsys):
     said = capsys.readouterr()
     for name in ('cut.png', 'text.jpg', 'empty.mp4'):
         assert f"{tmp_path / 'in' / name}'" in said.err
-    assert '3 files could not be read' in said.err and '1 of 4 files' in said.out
+    assert '3 files could not be read' in said.err and '1 of 4 files;' in said.out
+    # One count for what is done and what is skipped.
+    lines = (said.out + said.err).splitlines()
+    assert sorted(line[:5] for line in lines if line.startswith('[')) == ['[1/4]', '[2/4]', '[3/4]', '[4/4]']
+    assert infer('segment', tmp_path / 'in/text.jpg', '--out', tmp_path / 'one') == 1
+    said = capsys.readouterr()
+    assert '[1/1] skipped: image' in said.err and '1 file could not be read' in said.err and '0 of 1 file;' in said.out
     assert [p.name for p in (tmp_path / 'out/overlays').iterdir()] == ['good.png']
 
 

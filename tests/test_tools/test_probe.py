@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -357,3 +358,17 @@ def test_picture_shows_every_line_chance_and_the_best(tmp_path, monkeypatch):
     assert lines['commonest class'] == [10, 10]
     assert [t.get_text() for t in knn.texts] == ['32.0 %']
     assert Image.open(tmp_path / 'probe.png').size[0] > 1000
+
+
+def test_accuracies_end_at_100_percent_and_the_number_stays_inside(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, 'savefig', lambda self, *args, **kwargs: drawn.append(self))
+    results = [replace(result, linear=(100.0, 100.0)) for result in report().results]
+    probe_plot.draw_accuracy_over_depth(ProbeReport(results, chance=10.0), tmp_path / 'probe.png')
+    linear = drawn[0].axes[0]
+    assert linear.get_ylim()[1] == 100 and linear.get_ylim()[0] >= 0
+    (number,) = linear.texts
+    assert number.get_text() == '100.0 %' and number.xyann[1] < 0, 'below the star'
+    assert number.get_ha() == 'left', 'at the first layer, embed, it would stick out'

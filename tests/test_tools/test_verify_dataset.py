@@ -48,10 +48,10 @@ def test_folders(data, monkeypatch, capsys):
     assert '2 wrong, 0 worth a look' in out
     assert listed.read_text().splitlines() == [
         f'{data}/labels/1.png\tlabel 7: no class, and not ignored',
-        f'{data}/images/2.jpg\tis empty',
+        f'{data}/images/2.jpg\tcannot be read: empty, 0 bytes',
     ]
     assert run(monkeypatch, '--images', data / 'images', '--out', data / 'bad.txt') == 1
-    assert (data / 'bad.txt').read_text() == f'{data}/images/2.jpg\tis empty\n'
+    assert (data / 'bad.txt').read_text() == f'{data}/images/2.jpg\tcannot be read: empty, 0 bytes\n'
 
 
 def test_strict(data, monkeypatch):

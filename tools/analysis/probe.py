@@ -1,6 +1,7 @@
 """Probe every layer of a checkpoint: k-NN and linear accuracy over depth, in one pass over the images."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -46,7 +47,10 @@ def parse_args() -> argparse.Namespace:
         'pretraining configs, the size of the training crops)',
     )
     parser.add_argument('--batch-size', type=int, default=64)
-    parser.add_argument('--num-workers', type=int, default=4, help='processes that load images (default: 4)')
+    workers = min(4, os.cpu_count() or 1)
+    parser.add_argument(
+        '--num-workers', type=int, default=workers, help=f'processes that load images (default: {workers})'
+    )
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: a GPU if there is one)')
     parser.add_argument(
@@ -70,6 +74,7 @@ def main() -> None:
     try:
         from nepa_mm.apis import cli, probing
         from nepa_mm.checkpoints import CheckpointError
+        from nepa_mm.datasets import DataError
     except ModuleNotFoundError as error:
         if error.name != 'nepa_mm':
             raise
@@ -80,7 +85,7 @@ def main() -> None:
 
     try:
         probing.run_probe(args, Path(__file__).resolve().parents[2] / 'configs')
-    except (cli.UsageError, CheckpointError) as error:
+    except (cli.UsageError, CheckpointError, DataError) as error:
         sys.exit(f'probe.py: {error}')
 
 

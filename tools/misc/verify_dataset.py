@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Verify and report; returns the exit status."""
     args = parse_args()
-    from nepa_mm.apis import cli
+    from nepa_mm.apis import cli, data_check
     from nepa_mm.datasets import verification
 
     try:
@@ -65,6 +65,7 @@ def main() -> int:
                 args.seg_map_suffix,
                 args.img_suffix,
             )
+        data_check.check_data(cfg, [f'{split}_dataloader' for split in args.splits])
     except cli.UsageError as error:
         print(f'verify_dataset: {error}', file=sys.stderr)
         return 1

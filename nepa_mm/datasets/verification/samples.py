@@ -5,13 +5,14 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-import mmcv
 import numpy as np
 from mmengine import fileio
 from mmengine.dataset import BaseDataset
-from PIL import Image, ImageOps
+from PIL import Image
 
+from ..errors import UnreadableImage
 from ..preparation import DECODE_ERRORS
+from ..reading import read_image
 
 # Roles of a stored label value besides the classes 0, 1, 2, ...
 IGNORED, INVALID = -1, -2
@@ -97,7 +98,8 @@ def check_sample(shared: tuple[Any, LabelRule | None], index: int) -> Sample:
     try:
         info = dataset.get_data_info(index)
     except (OSError, ValueError) as error:
-        sample.add('image', sample.path, f'cannot be read: {error}')
+        reason = error.reason if isinstance(error, UnreadableImage) else error
+        sample.add('image', sample.path, f'cannot be read: {reason}')
         return sample
     size = _check_image(sample, info)
     if rule is not None:
@@ -112,36 +114,31 @@ def list_sample(dataset: Any, index: int) -> dict:
 
 
 def _check_image(sample: Sample, info: dict) -> tuple[int, int] | None:
-    """Decode the image twice: Pillow refuses what is cut short, OpenCV is what trains."""
+    """Read the image as training does; gives its width and height."""
     path = info['img_path']
     try:
         data = info['img_bytes'] if 'img_bytes' in info else fileio.get(path)
+        height, width, _ = read_image(data, path).shape
     except OSError as error:
         sample.add('image', path, f'cannot be read: {error.strerror or error}')
         return None
-    if not data:
-        sample.add('image', path, 'is empty')
+    except UnreadableImage as error:
+        sample.add('image', path, f'cannot be read: {error.reason}')
         return None
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            size = image.size
-            rotated = ImageOps.exif_transpose(image).size
-    except DECODE_ERRORS as error:
-        sample.add('image', path, f'cannot be decoded: {error}')
-        return None
-    decoded = mmcv.imfrombytes(data)
-    if decoded is None:
-        sample.add('image', path, 'cannot be decoded by OpenCV; save it as JPEG or PNG')
-        return None
-    if size != rotated and decoded.shape[:2][::-1] == rotated and info.get('seg_map_path'):
+    if info.get('seg_map_path') and _lies(data, (width, height)):
         sample.add(
             'exif',
             path,
-            f'carries an EXIF rotation: it trains as {rotated[0]} x {rotated[1]}, its label map is not turned',
+            f'carries an EXIF rotation: it trains as {width} x {height}, its label map is not turned',
         )
         return None
-    return decoded.shape[1], decoded.shape[0]
+    return width, height
+
+
+def _lies(data: bytes, upright: tuple[int, int]) -> bool:
+    """Whether the pixels of an image are stored in another size than they are read in."""
+    with Image.open(io.BytesIO(data)) as image:
+        return image.size != upright
 
 
 def _check_label(sample: Sample, info: dict, rule: LabelRule, size: tuple[int, int] | None) -> None:

@@ -1,0 +1,157 @@
+"""Reading images of every kind into one form, and refusing in words what is none.
+
+What a file becomes, all as Pillow's ``convert('RGB')`` has it, which the release reads with, but for the last three:
+
+- grey, palette and bilevel images become colour; CMYK and YCCK JPEG too, in Adobe's inverted form;
+- alpha is dropped, and so is a palette's transparent colour: what is stored below it shows;
+- of an animation or a file of several images, the first is taken;
+- images are turned upright as their EXIF says;
+- 16-bit samples are cut to their high byte, which is within 1 of ``value / 257`` (Pillow does so with colour, but takes
+  255 of every grey value from 256 on);
+- what is cut short, also where a decoder would make up the rest, is unreadable.
+"""
+
+import io
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from .errors import UnreadableImage
+from .jpeg_header import END, ends_as_jpeg, read_jpeg_header
+
+# Pillow's own limit for what may be an attack: 0.5 GB as 8-bit RGB.
+MAX_PIXELS = 2 * 89_478_485
+# How they begin, what is taken for images now and then.
+_NO_IMAGES = (
+    (b'version https://git-lfs', "a Git LFS pointer in an image's place: run git lfs pull"),
+    (b'<!doctype html', 'a web page, not an image'),
+    (b'<html', 'a web page, not an image'),
+    (b'<?xml', 'XML, not an image'),
+    (b'<svg', 'SVG, which has no pixels'),
+)
+_TOO_LARGE = 'more pixels than max_pixels of its loader allows'
+_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+# Any data of a JPEG but a mark.
+_FILLER = b'\x5a\x3c\xd2\x81' * 64
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: x[::-1].swapaxes(0, 1),
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: lambda x: x[:, ::-1].swapaxes(0, 1),
+}
+
+
+def read_image(data: bytes, source: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read an encoded image of any kind.
+
+    Args:
+        data: The file.
+        source: Its path, or another name, for messages.
+        max_pixels: Larger images are refused before they are decoded, for their memory. Defaults to 178,956,970; a
+            higher number also raises Pillow's own limit in this process.
+
+    Returns:
+        uint8 (H, W, 3), BGR, upright.
+
+    Raises:
+        UnreadableImage: It is empty, no image, cut short, damaged, too large, or has samples of 32 bits.
+    """
+    header = read_jpeg_header(data)
+    if header is not None and header.common and header.components in (1, 3) and ends_as_jpeg(data):
+        _check_size(header.width, header.height, source, max_pixels)
+        image = None
+        with suppress(cv2.error):  # such as more pixels than OpenCV's own limit
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+        if image is not None:
+            if _is_made_up(image, data):
+                raise UnreadableImage(source, 'a part of its data is missing')
+            return turn_upright(image, header.orientation)
+    return _read_with_pillow(data, source, max_pixels)
+
+
+def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an image as its EXIF orientation asks.
+
+    Args:
+        image: (H, W) or (H, W, C), as stored.
+        orientation: 1 to 8.
+
+    Returns:
+        The image, contiguous; H and W change places for 5 to 8.
+    """
+    return np.ascontiguousarray(_TURNS[orientation](image)) if orientation in _TURNS else image
+
+
+def _read_with_pillow(data: bytes, source: str, max_pixels: int) -> np.ndarray:
+    """Read what is no common JPEG; Pillow knows most formats, and refuses what is cut short."""
+    if not data:
+        raise UnreadableImage(source, 'empty, 0 bytes')
+    if max_pixels > 2 * (Image.MAX_IMAGE_PIXELS or max_pixels):
+        Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
+    try:
+        with warnings.catch_warnings():
+            # Of sizes below our limit, of palettes' transparent colours, and of EXIF that does not matter.
+            warnings.simplefilter('ignore')
+            with Image.open(io.BytesIO(data)) as image:
+                width, height = image.size
+                _check_size(width, height, source, max_pixels)
+                image.load()
+                kind = image.format
+                # A damaged tag turns nothing.
+                with suppress(Exception):
+                    ImageOps.exif_transpose(image, in_place=True)
+                return _to_bgr(image, kind)
+    except (UnreadableImage, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:  # before there is an image whose size could be looked at
+        raise UnreadableImage(source, f'{_TOO_LARGE}: {error}') from error
+    except Exception as error:  # OSError, and whatever else the decoders of single formats raise
+        raise UnreadableImage(source, _reason(data, error)) from error
+
+
+def _to_bgr(image: Image.Image, kind: str | None) -> np.ndarray:
+    """Pixels of a loaded image."""
+    # Pillow gives 16-bit grey of PNM, and in its older versions of PNG, as 32-bit integers.
+    if image.mode.startswith('I;16') or (image.mode == 'I' and kind in ('PNG', 'PPM')):
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode in ('I', 'F'):
+        raise ValueError(
+            f'{kind} with samples of mode {image.mode}, whose range is not known: save it with 8 or 16 bits'
+        )
+    return cv2.cvtColor(np.asarray(image.convert('RGB')), cv2.COLOR_RGB2BGR)
+
+
+def _is_made_up(image: np.ndarray, data: bytes) -> bool:
+    """Whether a JPEG whose end mark is there has too little before it, and was filled up with grey.
+
+    libjpeg does not tell. Where data is missing, more of it changes the picture.
+    """
+    if (image[-1, -1] != 128).any():
+        return False
+    filled = cv2.imdecode(np.frombuffer(data[: -len(END)] + _FILLER + END, np.uint8), _FLAGS)
+    return filled is None or not np.array_equal(image, filled)
+
+
+def _check_size(width: int, height: int, source: str, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise UnreadableImage(source, f'{_TOO_LARGE}: {width} x {height}, limit {max_pixels:,}')
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    """Why bytes are no image, in words; Pillow's where nothing is known."""
+    start = data[:256].lstrip(b'\xef\xbb\xbf \t\r\n').lower()
+    for magic, reason in _NO_IMAGES:
+        if start.startswith(magic):
+            return reason
+    if not data.strip(b'\0'):
+        return f'{len(data):,} bytes, all zero'
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f'{len(data):,} bytes of no known image format'
+    return str(error) or type(error).__name__

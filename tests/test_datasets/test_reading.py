@@ -1,0 +1,186 @@
+"""Reading images of every kind, and refusing what is none."""
+
+import io
+import pickle
+from contextlib import suppress
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from torch._utils import ExceptionWrapper
+
+from nepa_mm.datasets import TooManyBadImagesError, UnreadableImage, read_image
+from nepa_mm.datasets.jpeg_header import ends_as_jpeg, read_jpeg_header
+from tests.damaged import DAMAGE, UNUSUAL, as_release, bomb, encode, picture
+
+# The kinds whose reading is ours, not Pillow's.
+SIXTEEN = ('16-bit grey', '16-bit tiff')
+
+
+@pytest.mark.parametrize('kind', [kind for kind in UNUSUAL if kind not in SIXTEEN])
+def test_what_the_release_reads_is_read_alike(kind):
+    for seed in range(8):
+        data = UNUSUAL[kind][1](seed)
+        image = read_image(data, 'a')
+        expected = as_release(data)
+        assert image.dtype == np.uint8 and image.flags.c_contiguous
+        assert np.array_equal(image[..., ::-1], expected), np.abs(image[..., ::-1] - expected.astype(int)).max()
+
+
+@pytest.mark.parametrize('kind', SIXTEEN)
+def test_16_bits_are_scaled(kind):
+    assert np.array_equal(read_image(UNUSUAL[kind][1](0), 'a'), np.repeat(picture()[..., :1], 3, axis=2))
+
+
+def test_16_bits_are_within_1_of_257ths():
+    values = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    for data in (encode(values, 'PNG'), cv2.imencode('.pgm', values)[1].tobytes()):
+        image = read_image(data, 'a').astype(float)
+        assert np.abs(image - values[..., None] / 257).max() < 1
+    color = cv2.imencode('.png', np.dstack([values] * 3))[1].tobytes()
+    assert np.array_equal(read_image(color, 'a'), read_image(encode(values, 'PNG'), 'a'))
+
+
+def test_grey_of_release_is_clipped():
+    """Why 16-bit grey is not left to Pillow."""
+    values = np.uint16([[0, 255, 256, 65535]])
+    assert as_release(encode(values, 'PNG'))[0, :, 0].tolist() == [0, 255, 255, 255]
+    assert read_image(encode(values, 'PNG'), 'a')[0, :, 0].tolist() == [0, 0, 1, 255]
+
+
+def test_alpha_is_dropped():
+    clear = np.dstack([picture(), np.zeros((48, 64), np.uint8)])
+    assert np.array_equal(read_image(encode(clear, 'PNG'), 'a')[..., ::-1], picture())
+
+
+def test_the_first_of_several_images_is_taken():
+    frames = [Image.fromarray(picture(seed)) for seed in range(3)]
+    for kind in ('TIFF', 'WEBP', 'PNG'):
+        options = dict(lossless=True) if kind == 'WEBP' else {}
+        data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        assert np.array_equal(read_image(data, 'a')[..., ::-1], picture(0)), kind
+    data = encode(frames[0], 'GIF', save_all=True, append_images=frames[1:])
+    assert np.array_equal(read_image(data, 'a')[..., ::-1], as_release(data))
+
+
+@pytest.mark.parametrize('turn', range(1, 9))
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'TIFF'])
+def test_images_are_turned_upright(turn, kind):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    options = {'WEBP': dict(lossless=True), 'JPEG': dict(quality=98, subsampling=0)}.get(kind, {})
+    data = encode(picture(), kind, exif=exif if kind == 'TIFF' else exif.tobytes(), **options)
+    image = read_image(data, 'a')
+    assert image.shape == ((64, 48, 3) if turn > 4 else (48, 64, 3))
+    upright = Image.fromarray(picture())
+    upright.getexif()[0x0112] = turn
+    expected = np.asarray(ImageOps.exif_transpose(upright))
+    assert np.abs(image[..., ::-1] - expected.astype(int)).mean() < (2 if kind == 'JPEG' else 1e-9)
+
+
+def test_a_broken_exif_turns_nothing(recwarn):
+    data = encode(picture(), exif=b'Exif\0\0II*\0\xff\xff\xff\xff')
+    assert read_jpeg_header(data).orientation == 1
+    assert read_image(data, 'a').shape == (48, 64, 3)
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+@pytest.mark.parametrize('kind', DAMAGE)
+def test_damaged(kind):
+    for seed in range(8):
+        with pytest.raises(UnreadableImage, match=r"^image 'folder/a.jpg' cannot be read: .") as error:
+            read_image(DAMAGE[kind][1](seed), 'folder/a.jpg')
+        assert error.value.source == 'folder/a.jpg' and error.value.reason
+
+
+@pytest.mark.parametrize(
+    ('kind', 'reason'),
+    [
+        ('empty', 'empty, 0 bytes'),
+        ('web page', 'a web page, not an image'),
+        ('pointer', "a Git LFS pointer in an image's place: run git lfs pull"),
+        ('zeros', '500 bytes, all zero'),
+        ('noise', '501 bytes of no known image format'),
+        ('cut short, with an end', 'a part of its data is missing'),
+        ('huge', 'more pixels than max_pixels of its loader allows: 65535 x 65535, limit 178,956,970'),
+        ('tiff of floats', 'TIFF with samples of mode F, whose range is not known: save it with 8 or 16 bits'),
+    ],
+)
+def test_reasons(kind, reason):
+    with pytest.raises(UnreadableImage) as error:
+        read_image(DAMAGE[kind][1](0), 'a')
+    assert error.value.reason == reason
+
+
+def test_a_grey_end_is_no_damage():
+    """What looks like a decoder's filling may be the picture."""
+    grey = picture()
+    grey[16:] = 128
+    for options in ({}, dict(progressive=True)):
+        image = read_image(encode(grey, quality=95, **options), 'a')
+        assert (image[-1, -1] == 128).all()
+        assert np.abs(image[:16, :, ::-1] - grey[:16].astype(int)).mean() < 4
+
+
+def test_max_pixels(monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
+    for data in (encode(picture()), encode(picture(), 'PNG')):
+        with pytest.raises(UnreadableImage, match='more pixels than max_pixels .*: 64 x 48, limit 3,071'):
+            read_image(data, 'a', max_pixels=64 * 48 - 1)
+        assert read_image(data, 'a', max_pixels=64 * 48).shape == (48, 64, 3)
+    with pytest.raises(UnreadableImage, match=r'3600000000 pixels|60000 x 60000'):
+        read_image(bomb(), 'a')
+
+
+def test_no_warnings(recwarn):
+    for _, make in [*UNUSUAL.values(), *DAMAGE.values()]:
+        with suppress(UnreadableImage):
+            read_image(make(3), 'a')
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_jpeg_headers():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = read_jpeg_header(encode(picture(), exif=exif.tobytes()))
+    assert (turned.height, turned.width, turned.components, turned.orientation) == (48, 64, 3, 6)
+    assert turned.common and not turned.plain
+    for options in ({}, dict(progressive=True), dict(quality=95, subsampling=0)):
+        assert read_jpeg_header(encode(picture(), **options)).plain
+    assert read_jpeg_header(encode(picture()[..., 0])).components == 1
+    cmyk = read_jpeg_header(UNUSUAL['cmyk'][1](0))
+    assert cmyk.components == 4 and not cmyk.plain
+    for data in (b'', b'\xff', b'\xff\xd8', encode(picture())[:150], encode(picture(), 'PNG'), b'\xff\xd8\xff\xd9'):
+        assert read_jpeg_header(data) is None
+    assert ends_as_jpeg(encode(picture())) and not ends_as_jpeg(encode(picture())[:-1])
+
+
+def test_a_header_with_padding_and_restart_marks():
+    data = encode(picture())
+    padded = data[:2] + b'\xff\xff\xff\xff\xd0' + data[2:]
+    assert read_jpeg_header(padded).plain
+    assert (read_jpeg_header(padded).height, read_jpeg_header(padded).width) == (48, 64)
+
+
+@pytest.mark.parametrize(
+    'error', [UnreadableImage('a/b.jpg', 'empty: 0 bytes'), TooManyBadImagesError('3 of 4 training images\n  a: b')]
+)
+def test_errors_of_data_workers_read_as_their_own(error):
+    try:
+        raise error
+    except ValueError:
+        handed_over = ExceptionWrapper(where='in DataLoader worker process 0')
+    with pytest.raises(type(error)) as caught:
+        handed_over.reraise()
+    assert str(caught.value) == str(error)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert 'Original Traceback' in caught.value.args[0]
+
+
+def test_files_of_the_tests_are_as_they_say():
+    """The kinds above exist for what others do with them."""
+    with Image.open(io.BytesIO(UNUSUAL['cmyk'][1](0))) as image:
+        assert image.mode == 'CMYK'
+    half = cv2.imdecode(np.frombuffer(DAMAGE['cut short, with an end'][1](0), np.uint8), cv2.IMREAD_COLOR)
+    assert (half[-1] == 128).all(), 'OpenCV alone fills up with grey'
