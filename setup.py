@@ -75,7 +75,7 @@ class BuildWithMim(build_py):
 
 # Floors are the oldest releases that were tried (nepa_mm/stack.py checks the same ones); there are
 # no upper bounds. torch's floor is the one that onedl-mmcv states.
-BASICS = ['torch>=2.4', 'torchvision', 'timm>=1.0.26']
+BASICS = ['torch>=2.6', 'torchvision', 'timm>=1.0.26', 'simplejpeg>=1.9']
 ONEDL = [
     'onedl-mmengine>=0.10.12',
     'onedl-mmcv>=2.3.6',

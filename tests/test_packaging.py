@@ -124,9 +124,10 @@ def test_metadata_requires_neither_family(tree, tmp_path):
     assert basics == ['filelock', 'huggingface_hub>=0.25', 'numpy', 'pillow', 'safetensors']
     openmm = [line.split(';')[0] for line in requires if line.endswith('extra == "openmm"')]
     assert openmm == [
-        'torch>=2.4',
+        'torch>=2.6',
         'torchvision',
         f'timm>={TIMM_FLOOR}',
+        'simplejpeg>=1.9',
         *(f'{host.onedl}>={host.onedl_floor}' for host in HOSTS),
     ]
     assert f'Version: {nepa_mm.version.__version__}' in lines

@@ -100,9 +100,9 @@ def test_sizes_agree_in_training_and_test(name):
     assert model.test_cfg == dict(mode='slide', crop_size=(told.crop,) * 2, stride=(told.stride,) * 2)
     assert told.stride == told.crop * 2 // 3
     for dataset in dataset_of(cfg.train_dataloader):
-        resize = step(dataset.pipeline, 'RandomResize')
-        assert (resize.scale, resize.ratio_range, resize.keep_ratio) == (told.scale, (0.5, 2.0), True)
-        assert step(dataset.pipeline, 'RandomCrop').crop_size == (told.crop, told.crop)
+        crop = step(dataset.pipeline, 'DecodeSegCrop')
+        assert (crop.scale, crop.ratio_range, crop.cat_max_ratio) == (told.scale, (0.5, 2.0), 0.75)
+        assert (crop.crop_size, crop.flip_prob) == ((told.crop, told.crop), 0.5)
     (tested,) = dataset_of(cfg.test_dataloader)
     assert step(tested.pipeline, 'Resize').scale == told.scale
     # The label after the resize: the prediction is compared at the label's own size.

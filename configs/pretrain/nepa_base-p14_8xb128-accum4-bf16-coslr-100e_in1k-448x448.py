@@ -11,21 +11,20 @@ model = dict(
     ),
 )
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadEncodedImage'),
     dict(
-        type='RandomResizedCrop',
+        type='DecodeRandomResizedCrop',
         scale=448,
         crop_ratio_range=(0.08, 1.0),
         aspect_ratio_range=(3 / 4, 4 / 3),
         interpolation='bilinear',
-        backend='pillow',
+        flip_prob=0.5,
     ),
-    dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(batch_size=128, dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(optimizer=dict(lr=3e-5 * 4096 / 256), accumulative_counts=4)
 param_scheduler = [dict(type='LayerWiseCosineLR', warmup=5, end=100, by_epoch=True, convert_to_iter_based=True)]
 train_cfg = dict(max_epochs=100)
-custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-4, interval=4)]
+custom_hooks = [dict(type='EMAHook', ema_type='ForeachEMA', momentum=1e-4, interval=4)]
 default_hooks = dict(checkpoint=dict(interval=4))

@@ -107,6 +107,38 @@ def test_links_in_zips(tmp_path):
         collect_files([source], tmp_path / 'scratch')
 
 
+@pytest.mark.parametrize('form', ['zip', 'gz', 'xz', 'bz2'])
+def test_archives_that_swell(form, tmp_path, monkeypatch):
+    """Refused before anything of that size is written or held; small ones may shrink as they like."""
+    monkeypatch.setattr('nepa_mm.datasets.preparation.sources._ALWAYS_ALLOWED', 1 << 20)
+    for size, refused in ((1 << 20, False), (5 << 20, True)):
+        source = tmp_path / f'{size}.{form}'
+        if form == 'zip':
+            with zipfile.ZipFile(source, 'w', zipfile.ZIP_DEFLATED) as archive:
+                for i in range(4):
+                    archive.writestr(f'{i}.txt', bytes(size // 4))
+        else:
+            source.write_bytes(tar_bytes({f'{i}.txt': bytes(size // 4) for i in range(4)}, f'w:{form}'))
+        if refused:
+            with pytest.raises(
+                PreparationError, match=r'would unpack from 0.0 MB to 0.0 GB or more, as no data set of'
+            ):
+                collect_files([source], tmp_path / 'scratch' / source.name)
+        else:
+            assert len(collect_files([source], tmp_path / 'scratch' / source.name)) == 4
+    written = sum(path.stat().st_size for path in (tmp_path / 'scratch').rglob('*.txt'))
+    assert written <= 5 << 20
+
+
+def test_a_zip_whose_members_say_less_than_they_hold(tmp_path):
+    source = write_zip(tmp_path / 'a.zip', {'a.txt': b'x' * 1000})
+    data = source.read_bytes().replace((1000).to_bytes(4, 'little'), (10).to_bytes(4, 'little'))
+    source.write_bytes(data)
+    ((_, file),) = collect_files([source], tmp_path / 'scratch')
+    with pytest.raises(PreparationError, match='cannot be read'):
+        file.read()
+
+
 def test_no_archive(tmp_path):
     source = tmp_path / 'gtFine.zip'
     source.write_bytes(b'\n<!DOCTYPE html><title>Log in</title>')

@@ -1,16 +1,15 @@
 # Unlabelled images: every image below one folder, any depth, any names.
 data_root = 'data/images'
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadEncodedImage'),
     dict(
-        type='RandomResizedCrop',
+        type='DecodeRandomResizedCrop',
         scale=224,
         crop_ratio_range=(0.08, 1.0),
         aspect_ratio_range=(3 / 4, 4 / 3),
         interpolation='bilinear',
-        backend='pillow',  # anti-aliased, as the release resizes
+        flip_prob=0.5,
     ),
-    dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(

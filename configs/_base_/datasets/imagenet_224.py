@@ -2,9 +2,8 @@
 dataset_type = 'CustomDataset'
 data_root = 'data/imagenet'
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='LoadEncodedImage'),
+    dict(type='DecodeRandomResizedCrop', scale=224, interpolation='bicubic', flip_prob=0.5),
     dict(type='PackInputs'),
 ]
 # Shorter side to 256, centre crop of 224: the release's evaluation of the base model.

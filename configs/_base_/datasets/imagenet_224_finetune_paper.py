@@ -2,9 +2,8 @@
 # whole batches: they stand in the leafs, at model.train_cfg.)
 _base_ = './imagenet_224.py'
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='LoadEncodedImage'),
+    dict(type='DecodeRandomResizedCrop', scale=224, interpolation='bicubic', flip_prob=0.5),
     dict(type='TimmRandAugment', config_str='rand-m9-mstd0.5-inc1'),
     dict(type='PackInputs'),
 ]

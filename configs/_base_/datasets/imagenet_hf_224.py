@@ -2,8 +2,4 @@
 # hub's parquet files. Unlabelled, for pretraining; docs/datasets.md has the rest.
 _base_ = './image_folder_224.py'
 data_root = 'data/imagenet_hf'
-train_pipeline = _base_.train_pipeline
-train_pipeline[0] = dict(type='LoadImageFromBytes')
-train_dataloader = dict(
-    dataset=dict(type='HuggingFaceImageDataset', data_root=data_root, split='train', pipeline=train_pipeline)
-)
+train_dataloader = dict(dataset=dict(type='HuggingFaceImageDataset', data_root=data_root, split='train'))

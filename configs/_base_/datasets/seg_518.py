@@ -2,12 +2,17 @@
 # its place. The data sets that inherit from this name their files.
 crop_size = (518, 518)
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadEncodedImage'),
     dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(2072, 518), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
+    dict(
+        type='DecodeSegCrop',
+        scale=(2072, 518),
+        ratio_range=(0.5, 2.0),
+        crop_size=crop_size,
+        cat_max_ratio=0.75,
+        flip_prob=0.5,
+    ),
+    dict(type='TablePhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [

@@ -19,6 +19,8 @@ from typing import BinaryIO, NoReturn
 _JUNK = re.compile(r'(^|/)(__MACOSX/|\.)')
 # Bytes copied at a time out of a compressed tar.
 _PIECE = 1 << 20
+# What an archive may unpack to: images hardly shrink, and lists and label maps never to less than a hundredth.
+_MOST_FOLD, _ALWAYS_ALLOWED = 100, 1 << 30
 
 
 class PreparationError(ValueError):
@@ -90,7 +92,8 @@ def collect_files(sources: Sequence[str | os.PathLike], scratch: Path) -> list[t
 
     Raises:
         PreparationError: If a source is missing, damaged or no archive, or a member's name leaves its folder, or a
-            member is a link or a device.
+            member is a link or a device, or the archive would unpack to more than a hundred times its size (beyond a
+            gigabyte).
     """
     # A zip of the same name may be another one by now.
     _open_zip.cache_clear()
@@ -173,6 +176,7 @@ def _list_zip(source: Path) -> Iterator[tuple[str, SourceFile]]:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError) as error:
         raise PreparationError(f'{source} is damaged or cut short ({error}); download it again') from error
+    _check_size(sum(member.file_size for member in members), source)
     for member in members:
         name = _checked(member.filename, source)
         kind = stat.S_IFMT(member.external_attr >> 16)
@@ -261,10 +265,22 @@ class _From(io.RawIOBase):
         return data
 
 
+def _check_size(unpacked: int, source: Path) -> None:
+    packed = source.stat().st_size
+    if unpacked > max(_ALWAYS_ALLOWED, _MOST_FOLD * packed):
+        raise PreparationError(
+            f'{source} would unpack from {packed / 1e6:,.1f} MB to {unpacked / 1e9:,.1f} GB or more, as no data set of '
+            'images does; do not trust this archive'
+        )
+
+
 def _unpack(archive: tarfile.TarFile, source: Path, target: Path) -> None:
     target.mkdir(parents=True)
+    unpacked = 0
     for member in archive:
         name = _checked(member.name, source)
+        unpacked += member.size
+        _check_size(unpacked, source)  # before it is written
         if member.isdir() or _JUNK.search(name):
             continue
         stream = archive.extractfile(member) if member.isreg() else None

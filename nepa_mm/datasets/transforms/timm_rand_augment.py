@@ -8,6 +8,8 @@ from mmengine.registry import TRANSFORMS
 from PIL import Image
 from timm.data.auto_augment import posterize, rand_augment_transform
 
+from .channels import to_pixels, to_planes
+
 SECTION = re.compile(r'(m|n|inc)\d+|mmax\d+|(p|mstd)\d+(\.\d+)?|mstdinf|t\w+')
 INTERPOLATIONS = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 
@@ -31,7 +33,8 @@ class TimmRandAugment(BaseTransform):
     OpenCV's interpolation and arithmetic; see docs/augmentation.md. Random numbers come from Python's ``random`` and
     numpy, both seeded in every worker by mmengine.
 
-    Required keys: ``img`` (H, W, 3), uint8, BGR as mmcv loads it. Modified keys: ``img``, same shape and type.
+    Required keys: ``img`` (H, W, 3), uint8, BGR as mmcv loads it. Modified keys: ``img``, same shape and
+    type, a view of (3, H, W).
 
     Args:
         config_str (str): timm's description: ``rand``, then sections joined by dashes: ``m9`` magnitude of 10, ``n2``
@@ -79,8 +82,8 @@ class TimmRandAugment(BaseTransform):
                 f'TimmRandAugment needs a uint8 image (H, W, 3), got {image.dtype} {image.shape}: put it before '
                 'TimmRandomErasing and any other step that makes floats'
             )
-        rgb = self.augment(Image.fromarray(np.ascontiguousarray(image[..., ::-1])))
-        results['img'] = np.ascontiguousarray(np.asarray(rgb)[..., ::-1])
+        rgb = self.augment(Image.fromarray(to_pixels(image, reverse=True)))
+        results['img'] = to_planes(np.asarray(rgb), reverse=True)
         return results
 
     def __repr__(self) -> str:

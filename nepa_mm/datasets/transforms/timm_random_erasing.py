@@ -11,6 +11,26 @@ from timm.data.random_erasing import RandomErasing
 MODES = ('const', 'rand', 'pixel')
 
 
+class _Record:
+    """What timm takes for the image that it erases: keeps where and with what, and has no pixels.
+
+    Args:
+        shape: (C, H, W).
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self.erased: list[tuple[tuple[slice, slice, slice], torch.Tensor]] = []
+
+    def size(self) -> tuple[int, int, int]:
+        return self.shape
+
+    def __setitem__(self, where: tuple[slice, slice, slice], noise: torch.Tensor) -> None:
+        self.erased.append((where, noise))
+
+
 @TRANSFORMS.register_module()
 class TimmRandomErasing(BaseTransform):
     """Random erasing that looks, once the data preprocessor has normalised it, as timm's after its normalisation.
@@ -80,11 +100,11 @@ class TimmRandomErasing(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Turn ``results['img']`` into float32 and erase a part of it."""
         image = results['img'].astype(np.float32)
-        # timm erases a canvas of NaN, so what it wrote can be told from what it left.
-        canvas = self.erase(torch.full((3, *image.shape[:2]), torch.nan)).numpy()
-        erased = ~np.isnan(canvas[0])  # (H, W)
-        noise = canvas[:, erased].T * self.std + self.mean  # (pixels, 3), RGB
-        image[erased] = noise[:, ::-1]
+        record = _Record((3, *image.shape[:2]))
+        self.erase(record)
+        for (_, rows, columns), noise in record.erased:
+            values = noise.permute(1, 2, 0).numpy() * self.std + self.mean  # (h, w, 3), or (1, 1, 3) for one colour
+            image[rows, columns] = values[..., ::-1]  # RGB to BGR
         results['img'] = image
         return results
 
