@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from timm.layers import RotaryEmbeddingDinoV3
-from timm.models.eva import EvaBlock
 from torch import nn
+
+from .nepa_layer import NEPALayer
 
 QK_NORMS = ('none', 'plain', 'affine')
 MLPS = ('gelu', 'swiglu')
@@ -25,7 +26,7 @@ def build_layer(
     drop_rate: float,
     attn_drop_rate: float,
     drop_path_rate: float,
-) -> EvaBlock:
+) -> NEPALayer:
     """Build one layer: timm's EVA block, pre-norm, with QK-norm without bias.
 
     Args:
@@ -41,13 +42,13 @@ def build_layer(
         drop_path_rate (float): Stochastic depth.
 
     Returns:
-        EvaBlock: Called as ``layer(x, rope=..., is_causal=...)`` on (B, 1 + T, embed_dims).
+        NEPALayer: Called as ``layer(x, rope=..., is_causal=...)`` on (B, 1 + T, embed_dims).
     """
 
     def norm_layer(dim: int, **kwargs: Any) -> nn.LayerNorm:
         return nn.LayerNorm(dim, eps=NORM_EPS, **kwargs)
 
-    layer = EvaBlock(
+    layer = NEPALayer(
         embed_dims,
         num_heads=num_heads,
         qkv_bias=qkv_bias,

@@ -52,7 +52,8 @@ class NEPAViT(BaseModule):
             release has none; here it serves the ablation without RoPE. Defaults to None: none.
         drop_path_rate (float): Stochastic depth of the last layer, rising linearly from 0. Defaults to 0.
         drop_rate (float): Dropout after the embedding and after the projections of attention and MLP. Defaults to 0.
-        attn_drop_rate (float): Dropout of attention weights. Defaults to 0.
+        attn_drop_rate (float): Dropout of attention weights. On a CPU, whose fused attention has none, training with it
+            builds T x T matrices. Defaults to 0.
         qkv_bias (bool): Bias of the q, k and v projections. Defaults to True.
         mask_ratio (float): Share of the input patches that :meth:`predict_next` replaces by a learned ``mask_token`` in
             train mode (the paper's masking ablation, table 1b); targets stay unmasked. Defaults to 0: no such token.

@@ -57,6 +57,7 @@ class NEPAHead(BaseModule):
         targets = embeddings[:, 1:].detach().float()  # (B, T, D)
         return dict(
             target_mean_norm=F.normalize(targets, dim=-1).mean(dim=(0, 1)).norm(),
-            target_std=targets.flatten(0, 1).std(dim=0, correction=0).mean(),
+            # Two passes of simple sums: torch's `std` over rows takes three times as long on a CPU.
+            target_std=(targets - targets.mean(dim=(0, 1))).square_().mean(dim=(0, 1)).sqrt().mean(),
             copy_baseline=self.loss_module.loss_weight * self.loss_module.compare(targets[:, :-1], targets[:, 1:]),
         )
