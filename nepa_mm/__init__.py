@@ -12,7 +12,7 @@ from .version import __version__
 # First, and fast: what follows imports torch, timm and the hosts, whose errors do not say how to mend the installation.
 check_stack()
 
-from . import checkpoints, datasets, engine, models
+from . import checkpoints, datasets, engine, models, visualization
 from .apis.model_hub import join_model_hub
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 join_model_hub()
 # The hosts' own loading functions run what a file holds, and do not tell an empty backbone from a loaded one.
 checkpoints.guard_hosts(models.NEPAViT)
+datasets.guard_data_files()  # neither do annotations
 
 # Predicting imports more than training does: by need.
 _BY_NEED = {
@@ -51,4 +52,5 @@ __all__ = [
     'list_models',
     'models',
     'segment',
+    'visualization',
 ]

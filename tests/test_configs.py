@@ -65,7 +65,7 @@ def shrink(cfg: Config) -> None:
     cfg.log_processor = dict(by_epoch=False)
     cfg.default_hooks.logger = dict(type='LoggerHook', interval=1)
     best = cfg.default_hooks.checkpoint.get('save_best')
-    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=STEPS, save_best=best)
+    cfg.default_hooks.checkpoint = dict(type='SafeCheckpointHook', by_epoch=False, interval=STEPS, save_best=best)
     for hook in cfg.get('custom_hooks', ()):
         if hook['type'] == 'ProbeHook':
             hook.update(by_epoch=False, interval=1, k=2, num_workers=0)

@@ -126,6 +126,16 @@ def shrunk(command: str) -> str:
     command = re.sub(r'(dist_train\.sh \S+) 8', r'\1 1', command).replace('NNODES=2', 'NNODES=1')
     command = command.replace('MASTER_ADDR=node0', 'MASTER_ADDR=127.0.0.1')
     command = command.replace('frozen_stages=12', 'frozen_stages=4')  # all layers, of which four are left
+    small = '--threads 1 --arch small --img-size 28 --batch-size 2 --iters 1 --small-iters 2 --past 10 --starts 1'
+    command = command.replace('benchmark.py loop', f'benchmark.py loop {small}')
+    small = '--arch tiny --num-layers 1 --img-size 28 --batch-size 1'
+    command = command.replace('benchmark.py step', f'benchmark.py step {small} --rounds 1')
+    command = command.replace('benchmark.py memory', f'benchmark.py memory {small} --dtype fp32')
+    command = command.replace('benchmark.py tokens', 'benchmark.py tokens --sides 4 8 --num-layers 1 --rounds 1')
+    small = '--images 2 --rounds 1 --warmup 0 --size 80 60 --crop 32 --seg-crop 32'
+    command = command.replace('benchmark.py data', f'benchmark.py data {small}')
+    small = '--num-layers 1 --img-size 16 --images 48 --classes 2 --epochs 2 --batch-size 16 --rounds 1'
+    command = command.replace('benchmark.py probing', f'benchmark.py probing {small}')
     # The data folders are there already, and the archives hold a few files.
     command = re.sub(r'(imagenet_subset.*data/imagenet/meta)$', r'\1_again --percent 50 100', command)
     command = re.sub(r'(dataset_converters/.* )(data/\w+|data/\w+/\w+)$', r'\1\2_again --any-count', command)
@@ -151,6 +161,9 @@ def test_command(command, clone):
             'export SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_LOCALID=0 MASTER_ADDR=127.0.0.1 MASTER_PORT=29533\nexec "$@"\n'
         )
         stand_in.chmod(0o755)
+        batch = stand_in.with_name('sbatch')
+        batch.write_text('#!/usr/bin/env bash\nwhile [[ $1 == -* ]]; do shift; done\nSLURM_JOB_ID=1 exec bash "$@"\n')
+        batch.chmod(0o755)
     out = run(shrunk(command), clone)
     if re.search(r'tools/\w*train\.', command):
         assert 'global batch' in out

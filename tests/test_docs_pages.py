@@ -35,8 +35,9 @@ OTHERS = (
     'Expected more than 1 value',
     'Target ... is out of bounds',
     'Expected to have finished reduction',
-    'failed to load image',
+    'Default ``avg_non_ignore``',
     'bits must be between',
+    'Gloo connectFullMesh failed',
 )
 
 

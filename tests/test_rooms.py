@@ -13,7 +13,7 @@ BELOW = {
     'models': ('checkpoints',),
     'visualization': ('models',),
     'evaluation': ('models', 'visualization'),
-    'engine': ('checkpoints', 'evaluation'),
+    'engine': ('checkpoints', 'datasets', 'evaluation'),
     'apis': ('checkpoints', 'datasets', 'models', 'visualization', 'evaluation', 'engine'),
     'benchmark': ('checkpoints', 'datasets', 'models', 'visualization', 'evaluation', 'engine', 'apis'),
 }

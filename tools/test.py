@@ -78,11 +78,12 @@ def main() -> None:
         )
 
     from nepa_mm.checkpoints import CheckpointError
+    from nepa_mm.datasets import DataError
 
     try:
         cfg = run_config.test_config(args, Path(__file__).resolve().parents[1] / 'configs')
         testing.run_test(cli.build_runner(cfg), args)
-    except (cli.UsageError, CheckpointError) as error:
+    except (cli.UsageError, CheckpointError, DataError) as error:
         sys.exit(f'test.py: {error}')
     cli.close_process_group()
 

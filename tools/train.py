@@ -61,12 +61,17 @@ def main() -> None:
         )
 
     from nepa_mm.checkpoints import CheckpointError
+    from nepa_mm.datasets import DataError
+    from nepa_mm.engine import BadNumbersError, RunStopped
 
     try:
         cfg = run_config.train_config(args, Path(__file__).resolve().parents[1] / 'configs')
         cli.build_runner(cfg).train()
-    except (cli.UsageError, CheckpointError) as error:
+    except (cli.UsageError, CheckpointError, DataError, BadNumbersError) as error:
         sys.exit(f'train.py: {error}')
+    except RunStopped:
+        cli.close_process_group()
+        raise
     cli.close_process_group()
 
 

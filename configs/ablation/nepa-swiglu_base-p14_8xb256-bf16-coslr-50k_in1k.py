@@ -15,6 +15,6 @@ optim_wrapper = dict(optimizer=dict(lr=3e-4 * 2048 / 256))
 param_scheduler = [dict(type='LayerWiseCosineLR', warmup=1250, end=50000, by_epoch=False)]
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=50000)
 auto_scale_lr = dict(base_batch_size=2048)
-custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-4)]
+custom_hooks = [dict(type='EMAHook', ema_type='ForeachEMA', momentum=1e-4)]
 log_processor = dict(by_epoch=False)
 default_hooks = dict(logger=dict(log_metric_by_epoch=False), checkpoint=dict(by_epoch=False, interval=5000))

@@ -14,5 +14,5 @@ optim_wrapper = dict(
         },
     ),
 )
-custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=5e-4)]
+custom_hooks = [dict(type='EMAHook', ema_type='ForeachEMA', momentum=5e-4)]
 auto_scale_lr = dict(base_batch_size=512)

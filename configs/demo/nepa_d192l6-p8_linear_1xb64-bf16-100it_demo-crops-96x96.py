@@ -47,7 +47,7 @@ model = dict(
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='bfloat16',
-    optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.0),
+    optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.0, fused=True),
 )
 param_scheduler = dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=0, end=100)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=100, val_interval=100)

@@ -6,5 +6,5 @@ _base_ = [
     '../_base_/cls_runtime.py',
 ]
 train_dataloader = dict(dataset=dict(data_root='data/imagenet/train'))
-custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-4)]
+custom_hooks = [dict(type='EMAHook', ema_type='ForeachEMA', momentum=1e-4)]
 default_hooks = dict(checkpoint=dict(interval=10))

@@ -9,5 +9,5 @@ train_dataloader = dict(batch_size=256, dataset=dict(data_root='data/imagenet/tr
 optim_wrapper = dict(accumulative_counts=2)
 param_scheduler = [dict(type='LayerWiseCosineLR', warmup=40, end=800, by_epoch=True, convert_to_iter_based=True)]
 train_cfg = dict(max_epochs=800)
-custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-4, interval=2)]
+custom_hooks = [dict(type='EMAHook', ema_type='ForeachEMA', momentum=1e-4, interval=2)]
 default_hooks = dict(checkpoint=dict(interval=10))

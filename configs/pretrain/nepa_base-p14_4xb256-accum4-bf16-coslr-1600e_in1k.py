@@ -3,5 +3,5 @@
 _base_ = './nepa_base-p14_8xb512-bf16-coslr-1600e_in1k.py'
 train_dataloader = dict(batch_size=256)
 optim_wrapper = dict(accumulative_counts=4)
-custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-4, interval=4)]
+custom_hooks = [dict(type='EMAHook', ema_type='ForeachEMA', momentum=1e-4, interval=4)]
 default_hooks = dict(checkpoint=dict(interval=20))

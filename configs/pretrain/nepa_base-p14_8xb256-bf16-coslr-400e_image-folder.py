@@ -11,5 +11,5 @@ optim_wrapper = dict(optimizer=dict(lr=3e-4 * 2048 / 256))
 param_scheduler = [dict(type='LayerWiseCosineLR', warmup=10, end=400, by_epoch=True, convert_to_iter_based=True)]
 train_cfg = dict(max_epochs=400)
 auto_scale_lr = dict(base_batch_size=2048)
-custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-4)]
+custom_hooks = [dict(type='EMAHook', ema_type='ForeachEMA', momentum=1e-4)]
 default_hooks = dict(checkpoint=dict(interval=10))

@@ -6,5 +6,5 @@ _base_ = [
     '../_base_/cls_runtime.py',
 ]
 # See nepa_base-p14_8xb512-bf16-coslr-1600e_in1k.py for what a checkpoint of this holds.
-custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-4)]
+custom_hooks = [dict(type='EMAHook', ema_type='ForeachEMA', momentum=1e-4)]
 default_hooks = dict(checkpoint=dict(interval=10))

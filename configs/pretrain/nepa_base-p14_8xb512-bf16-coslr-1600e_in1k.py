@@ -8,5 +8,5 @@ _base_ = [
 train_dataloader = dict(dataset=dict(data_root='data/imagenet/train'))
 # mmengine's momentum is 1 - decay. The checkpoint's `state_dict` holds the average, `ema_state_dict` the raw weights;
 # transfer takes the raw ones unless init_cfg says weights='ema'.
-custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-4)]
+custom_hooks = [dict(type='EMAHook', ema_type='ForeachEMA', momentum=1e-4)]
 default_hooks = dict(checkpoint=dict(interval=10))

@@ -3,4 +3,4 @@
 _base_ = './nepa_large-p14_8xb256-accum2-bf16-coslr-1600e_in1k.py'
 train_dataloader = dict(batch_size=128)
 optim_wrapper = dict(accumulative_counts=1)
-custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-4)]
+custom_hooks = [dict(type='EMAHook', ema_type='ForeachEMA', momentum=1e-4)]

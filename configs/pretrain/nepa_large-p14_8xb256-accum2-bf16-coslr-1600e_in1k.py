@@ -8,5 +8,5 @@ _base_ = [
 train_dataloader = dict(batch_size=256, dataset=dict(data_root='data/imagenet/train'))
 optim_wrapper = dict(accumulative_counts=2)
 # The average counts updates, not iterations.
-custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-4, interval=2)]
+custom_hooks = [dict(type='EMAHook', ema_type='ForeachEMA', momentum=1e-4, interval=2)]
 default_hooks = dict(checkpoint=dict(interval=10))

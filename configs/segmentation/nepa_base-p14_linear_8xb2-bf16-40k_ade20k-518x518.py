@@ -19,6 +19,6 @@ optim_wrapper = dict(
     _delete_=True,
     type='AutocastOptimWrapper',
     dtype='bfloat16',
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=1e-4),
+    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=1e-4, fused=True),
 )
 default_hooks = dict(checkpoint=dict(interval=4000))

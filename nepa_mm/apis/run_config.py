@@ -7,19 +7,20 @@ import difflib
 import inspect
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.logging import print_log
-from mmengine.registry import HOOKS
-from mmengine.runner import find_latest_checkpoint
+from mmengine.registry import HOOKS, RUNNERS
 
 from nepa_mm.checkpoints import CheckpointError, fetch
+from nepa_mm.checkpoints.latest import NOTE, last_whole
 from nepa_mm.checkpoints.sources import RELEASE_EMA_WEIGHTS, RELEASE_WEIGHTS
+from nepa_mm.engine.resuming import ResumableRuns
 
 from .cli import UsageError, load_config, parse_options
+from .data_check import check_data
 from .testing import check_outputs
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -57,11 +58,11 @@ def train_config(args: argparse.Namespace, configs: str | Path) -> Config:
             f'--auto-scale-lr: config {args.config!r} has no auto_scale_lr; add '
             'auto_scale_lr=dict(base_batch_size=N), N the batch its lr was chosen for'
         )
-    if args.resume is not None:
-        _resume(cfg, args.resume)
+    resume = _resume_of_a_restart(cfg.work_dir, args.resume)
+    if resume is not None:
+        _resume(cfg, resume)
     _fit_dataloaders(cfg)
-    for name in ('train_dataloader', 'val_dataloader'):
-        _check_data((cfg.get(name) or {}).get('dataset'), f'{name}.dataset')
+    check_data(cfg, ('train_dataloader', 'val_dataloader'))
     return cfg
 
 
@@ -106,7 +107,7 @@ def test_config(args: argparse.Namespace, configs: str | Path) -> Config:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     _fit_dataloaders(cfg)
-    _check_data(cfg.test_dataloader.get('dataset'), 'test_dataloader.dataset')
+    check_data(cfg, ('test_dataloader',))
     return cfg
 
 
@@ -127,7 +128,7 @@ def _train_in_bfloat16(cfg: Config) -> None:
     if kind in ('AmpOptimWrapper', 'AutocastOptimWrapper'):
         print_log(f'--amp: the config trains with {kind} already.', logger='current')
         return
-    if kind != 'OptimWrapper':
+    if kind not in ('OptimWrapper', 'FiniteOptimWrapper'):
         raise UsageError(
             f'--amp takes a config whose optim_wrapper is an OptimWrapper, but it is {kind!r}; '
             'set mixed precision in the config'
@@ -146,22 +147,40 @@ def _resume(cfg: Config, resume: str) -> None:
     """``--resume``: from a file, or from the last checkpoint of the work directory."""
     if resume != 'auto':
         _check_checkpoint(resume)
-        cfg.resume, cfg.load_from = True, resume
+        cfg.resume, cfg.load_from, cfg.auto_resume = True, resume, False
         return
-    latest = find_latest_checkpoint(cfg.work_dir)
+    kind = RUNNERS.get(cfg.get('runner_type', 'NEPARunner'))
+    if kind is None or issubclass(kind, ResumableRuns):
+        # The runner looks for it: only then do the processes know of each other, and one may set a damaged file aside.
+        cfg.resume, cfg.auto_resume = False, True
+        return
+    latest = last_whole(cfg.work_dir)
+    cfg.resume = latest is not None
     if latest is None:
-        # mmengine would also forget load_from here and train from scratch: a job that always
-        # passes --resume, as restartable cluster jobs do, must start as it would without.
         start = f'load_from={cfg.load_from}' if cfg.get('load_from') else 'the beginning'
-        where = cfg.work_dir
-        print_log(f'--resume: no checkpoint in {where}; starts from {start}.', logger='current')
-        cfg.resume = False
-        return
-    if not os.path.exists(latest):
-        # the note holds an absolute path, and the directory may have been moved
-        latest = os.path.join(cfg.work_dir, os.path.basename(latest))
-    _check_checkpoint(latest)
-    cfg.resume, cfg.load_from = True, latest
+        print_log(f'--resume: no checkpoint in {cfg.work_dir}; starts from {start}.', logger='current')
+    else:
+        cfg.load_from = str(latest)
+
+
+def _resume_of_a_restart(work_dir: str, resume: str | None) -> str | None:
+    """What to resume from where torchrun starts the processes anew (``--max-restarts``) after one of them has died.
+
+    That is the last checkpoint of the run that has died, whatever the command line says. ``RUN_STARTED`` in the
+    environment (tools/dist_train.sh sets it) is the time, in seconds since 1970, when torchrun was started: what has
+    been in the work directory before belongs to another run.
+    """
+    restarts = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
+    if restarts == '0':
+        return resume
+    files = [*Path(work_dir).glob('*.pth'), *Path(work_dir).glob(NOTE)]
+    newest = max((file.stat().st_mtime for file in files), default=0.0)
+    if newest and newest >= float(os.environ.get('RUN_STARTED', 0)):
+        print_log(f'Restart {restarts} by torchrun: resuming from the last checkpoint of {work_dir}.', logger='current')
+        return 'auto'
+    start = 'as it did at first' if resume is None else f'with --resume {resume}'
+    print_log(f'Restart {restarts} by torchrun: no checkpoint of this run yet; it starts {start}.', logger='current')
+    return resume
 
 
 def _check_checkpoint(path: str, weights: str | None = None) -> None:
@@ -226,20 +245,6 @@ def _fit_dataloaders(cfg: Config) -> None:
         # Without a GPU pinning only warns; without workers there is none to keep and torch raises.
         loader.pin_memory = loader.pin_memory and gpu
         loader.persistent_workers = loader.persistent_workers and loader.get('num_workers', 0) > 0
-
-
-def _check_data(dataset: Any, key: str) -> None:
-    """Refuse a local data root that does not exist, before the hosts stumble over it inside their loaders."""
-    if isinstance(dataset, dict):
-        root = dataset.get('data_root')
-        if isinstance(root, str) and '://' not in root and not os.path.exists(root):
-            raise UsageError(
-                f'{key}.data_root={root!r} does not exist (seen from {os.getcwd()}); put the data there, or name its '
-                f'folder: --cfg-options {key}.data_root=...'
-            )
-        _check_data(dataset.get('dataset'), f'{key}.dataset')  # a wrapper, such as RepeatDataset
-        for i, part in enumerate(dataset.get('datasets') or ()):
-            _check_data(part, f'{key}.datasets.{i}')
 
 
 def _dataloaders(cfg: Config) -> list[ConfigDict]:

@@ -6,6 +6,9 @@
 - ``CheckpointLoader``, which picks a reader by the scheme of the path. Its reader of local files tries to load safely
   and, where that fails, runs whatever the file holds; its reader of URLs does not even try.
 - ``load_state_dict``, which only warns of what does not match, a backbone without a single weight included.
+
+And two of them run the text of the config that a checkpoint holds: the plain ``Runner``, when it resumes from a file of
+mmengine's predecessor, and inferencers that are given weights and no config.
 """
 
 import logging
@@ -32,12 +35,26 @@ def load_from_nepa_mm(filename: str, map_location: Any = None) -> Any:
         map_location: As in ``torch.load``.
 
     Returns:
-        Any: What the file holds, as it is.
+        Any: What the file holds, as it is, but for the text of a config, which mmengine would execute.
 
     Raises:
         CheckpointError: As in :func:`nepa_mm.checkpoints.read_checkpoint`, but for what the file holds.
     """
-    return read_file(filename, map_location)[0]
+    content = read_file(filename, map_location)[0]
+    if isinstance(content, dict):
+        _drop_config_text(content)
+    return content
+
+
+def _drop_config_text(checkpoint: dict) -> None:
+    hub = checkpoint.get('message_hub')
+    for record, names in (
+        (checkpoint.get('meta'), ('cfg', 'config')),
+        (hub.get('runtime_info') if isinstance(hub, dict) else None, ('cfg',)),
+    ):
+        for name in names:
+            if isinstance(record, dict):
+                record.pop(name, None)
 
 
 def guard_hosts(backbone: type[nn.Module]) -> None:

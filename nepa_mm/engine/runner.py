@@ -29,53 +29,20 @@ from nepa_mm.checkpoints import (
 )
 from nepa_mm.checkpoints.loader import select_weights
 
+from .checked_data import CheckedDataRuns
 from .cpu_processes import init_cpu_process_group
+from .light_runs import LightRuns
+from .resuming import ResumableRuns
 
 
-@RUNNERS.register_module()
-class NEPARunner(Runner):
-    """mmengine's runner with the four things that go wrong in silence put right.
+class CheckedRuns(CheckedDataRuns, ResumableRuns, LightRuns):
+    """What :class:`NEPARunner` and :class:`NEPAFlexibleRunner` share: checked loading and honest batch sizes.
 
-    - Every checkpoint (``load_from``, ``resume``, the one under test) enters through
-      :mod:`nepa_mm.checkpoints`: it is read without running code from the file, what matched is
-      counted and logged, and a file that matches too little is refused. Resuming and testing need
-      every key of the model.
-    - Processes without a GPU form a gloo group, wrap the model for the CPU and turn SyncBN, which
-      exists on GPUs only, into BN.
-    - ``auto_scale_lr`` counts gradient accumulation.
-    - A run starts with its global batch, the batch its lr was written for, and its lr.
-
-    The arguments are those of :class:`mmengine.runner.Runner`. Beside them the config may hold
-    ``load_from_weights='raw'|'ema'``, which weights ``load_from`` takes of a checkpoint that holds
-    both (defaults to ``'raw'``, as the release transfers), and ``test_weights='raw'|'ema'``, which
-    weights a test takes (by default what mmengine does: the average where a run's checkpoint has
-    one).
+    A class that inherits from this and, after it, from mmengine's ``Runner`` or ``FlexibleRunner``.
     """
 
     # What the checkpoint being loaded is for: 'load_from', 'resume' or 'test'.
     _purpose: str = 'load_from'
-
-    def setup_env(self, env_cfg: dict) -> None:
-        """Set up the environment; without a GPU the process group is made here.
-
-        Args:
-            env_cfg (dict): The ``env_cfg`` of the config.
-        """
-        self._cpu_backend: tuple[str, str] | None = None
-        if self.distributed and get_device() == 'cpu' and not is_distributed():
-            dist_cfg = env_cfg.get('dist_cfg', {})
-            asked = dist_cfg.get('backend', 'nccl')
-            backend = 'gloo' if asked == 'nccl' else asked
-            init_cpu_process_group(self.launcher, backend, dist_cfg.get('timeout'))
-            self._cpu_backend = (asked, backend)
-        super().setup_env(env_cfg)
-
-    def _init_model_weights(self) -> None:
-        """Initialise the model; what its own ``init_cfg`` names enters through the checked loader, too."""
-        model: Any = self.model.module if is_model_wrapper(self.model) else self.model
-        if isinstance(model, BaseModule):
-            model.init_weights = partial(init_weights_checked, model, model.init_weights)
-        super()._init_model_weights()
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the training loop.
@@ -97,53 +64,6 @@ class NEPARunner(Runner):
                 '--auto-scale-lr), or check train_dataloader.dataset.data_root.'
             )
         return loop
-
-    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Wrap the model for distributed training; on the CPU without SyncBN and device ids.
-
-        Args:
-            model_wrapper_cfg (dict, optional): Config of the wrapper.
-            model (nn.Module): The model.
-
-        Returns:
-            nn.Module: The wrapped model, or the model itself in a single-process run.
-        """
-        if not self.distributed or get_device() != 'cpu' or is_model_wrapper(model):
-            return super().wrap_model(model_wrapper_cfg, model)
-        if self._cpu_backend is not None:
-            asked, backend = self._cpu_backend
-            self.logger.info(
-                f'No GPU: {self.world_size} CPU processes over {backend}'
-                + (f' (the config asks for {asked}, which needs GPUs).' if asked != backend else '.')
-            )
-        names = [name for name, m in model.named_modules() if isinstance(m, SyncBatchNorm)]
-        sync_bn = self.cfg.get('sync_bn', None)
-        if names or sync_bn is not None:
-            self.logger.info(
-                f'SyncBN needs GPUs: {len(names)} SyncBN layers become BN, each process normalises '
-                'by its own part of the batch' + (f"; sync_bn='{sync_bn}' is ignored." if sync_bn else '.')
-            )
-        model = revert_sync_batchnorm(model)
-        # mmengine gives the local rank as device id and may convert to SyncBN again: DDP refuses
-        # both for a model on the CPU.
-        if model_wrapper_cfg is None:
-            wrapper = dict(
-                broadcast_buffers=False,
-                find_unused_parameters=self.cfg.get('find_unused_parameters', False),
-            )
-        else:
-            wrapper = dict(model_wrapper_cfg)
-        kind = wrapper.setdefault('type', 'MMDistributedDataParallel')
-        kind = MODEL_WRAPPERS.get(kind) if isinstance(kind, str) else kind
-        if kind is not None and issubclass(kind, DistributedDataParallel):
-            wrapper['device_ids'] = None
-        if sync_bn is None:
-            return super().wrap_model(wrapper, model)
-        self.cfg.sync_bn = None
-        try:
-            return super().wrap_model(wrapper, model)
-        finally:
-            self.cfg.sync_bn = sync_bn
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         """Scale the lr to the global batch if ``auto_scale_lr`` is enabled, and log both.
@@ -267,6 +187,7 @@ class NEPARunner(Runner):
             checkpoint, source = read_weights(filename, chosen, map_location)
         if self._purpose == 'resume':
             _check_resumable(checkpoint, source)
+            self.check_data(checkpoint['meta'].get('data'), source)
         if 'ema_state_dict' not in checkpoint:
             # For the hooks too: an EMA hook copies by name, and what it misses stays random in silence.
             checkpoint['state_dict'] = to_own_names(model, checkpoint['state_dict'], source)
@@ -299,6 +220,97 @@ class NEPARunner(Runner):
             )
         self._has_loaded = True
         return checkpoint
+
+
+@RUNNERS.register_module()
+class NEPARunner(CheckedRuns, Runner):
+    """mmengine's runner with the things that go wrong in silence put right.
+
+    - Every checkpoint (``load_from``, ``resume``, the one under test) enters through
+      :mod:`nepa_mm.checkpoints`: it is read without running code from the file, what matched is
+      counted and logged, and a file that matches too little is refused. Resuming and testing need
+      every key of the model.
+    - Processes without a GPU form a gloo group, wrap the model for the CPU and turn SyncBN, which
+      exists on GPUs only, into BN.
+    - ``auto_scale_lr`` counts gradient accumulation.
+    - A run starts with its global batch, the batch its lr was written for, and its lr.
+    - A run that was killed goes on as if it had not been (:class:`nepa_mm.engine.resuming.ResumableRuns`).
+
+    The arguments are those of :class:`mmengine.runner.Runner`. Beside them the config may hold
+    ``load_from_weights='raw'|'ema'``, which weights ``load_from`` takes of a checkpoint that holds
+    both (defaults to ``'raw'``, as the release transfers), and ``test_weights='raw'|'ema'``, which
+    weights a test takes (by default what mmengine does: the average where a run's checkpoint has
+    one), and ``auto_resume=True``, to go on from the last whole checkpoint of the work directory.
+    """
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Set up the environment; without a GPU the process group is made here.
+
+        Args:
+            env_cfg (dict): The ``env_cfg`` of the config.
+        """
+        self._cpu_backend: tuple[str, str] | None = None
+        if self.distributed and get_device() == 'cpu' and not is_distributed():
+            dist_cfg = env_cfg.get('dist_cfg', {})
+            asked = dist_cfg.get('backend', 'nccl')
+            backend = 'gloo' if asked == 'nccl' else asked
+            init_cpu_process_group(self.launcher, backend, dist_cfg.get('timeout'))
+            self._cpu_backend = (asked, backend)
+        super().setup_env(env_cfg)
+
+    def _init_model_weights(self) -> None:
+        """Initialise the model; what its own ``init_cfg`` names enters through the checked loader, too."""
+        model: Any = self.model.module if is_model_wrapper(self.model) else self.model
+        if isinstance(model, BaseModule):
+            model.init_weights = partial(init_weights_checked, model, model.init_weights)
+        super()._init_model_weights()
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Wrap the model for distributed training; on the CPU without SyncBN and device ids.
+
+        Args:
+            model_wrapper_cfg (dict, optional): Config of the wrapper.
+            model (nn.Module): The model.
+
+        Returns:
+            nn.Module: The wrapped model, or the model itself in a single-process run.
+        """
+        if not self.distributed or get_device() != 'cpu' or is_model_wrapper(model):
+            return super().wrap_model(model_wrapper_cfg, model)
+        if self._cpu_backend is not None:
+            asked, backend = self._cpu_backend
+            self.logger.info(
+                f'No GPU: {self.world_size} CPU processes over {backend}'
+                + (f' (the config asks for {asked}, which needs GPUs).' if asked != backend else '.')
+            )
+        names = [name for name, m in model.named_modules() if isinstance(m, SyncBatchNorm)]
+        sync_bn = self.cfg.get('sync_bn', None)
+        if names or sync_bn is not None:
+            self.logger.info(
+                f'SyncBN needs GPUs: {len(names)} SyncBN layers become BN, each process normalises '
+                'by its own part of the batch' + (f"; sync_bn='{sync_bn}' is ignored." if sync_bn else '.')
+            )
+        model = revert_sync_batchnorm(model)
+        # mmengine gives the local rank as device id and may convert to SyncBN again: DDP refuses
+        # both for a model on the CPU.
+        if model_wrapper_cfg is None:
+            wrapper = dict(
+                broadcast_buffers=False,
+                find_unused_parameters=self.cfg.get('find_unused_parameters', False),
+            )
+        else:
+            wrapper = dict(model_wrapper_cfg)
+        kind = wrapper.setdefault('type', 'MMDistributedDataParallel')
+        kind = MODEL_WRAPPERS.get(kind) if isinstance(kind, str) else kind
+        if kind is not None and issubclass(kind, DistributedDataParallel):
+            wrapper['device_ids'] = None
+        if sync_bn is None:
+            return super().wrap_model(wrapper, model)
+        self.cfg.sync_bn = None
+        try:
+            return super().wrap_model(wrapper, model)
+        finally:
+            self.cfg.sync_bn = sync_bn
 
 
 def _check_resumable(checkpoint: dict, source: str) -> None:

@@ -1,7 +1,8 @@
 """Models: backbone, algorithm, heads, loss and neck.
 
-``NEPA`` and ``NEPAClsHead`` inherit from mmpretrain's classes, ``LinearSegHead`` from mmseg's, and are imported by
-need: a segmentation run never imports mmpretrain's model zoo, nor a pretraining run mmseg's.
+``NEPA``, ``NEPAClsHead`` and the classifiers' preprocessor inherit from mmpretrain's classes, the segmentation heads
+from mmseg's, and are imported by need: a segmentation run never imports mmpretrain's model zoo, nor a pretraining run
+mmseg's.
 """
 
 from typing import TYPE_CHECKING
@@ -17,20 +18,36 @@ from .necks import PatchPyramid
 from .utils import FeatureMaps
 
 if TYPE_CHECKING:
+    from .heads.async_seg_heads import AsyncFCNHead, AsyncUPerHead
     from .heads.linear_seg_head import LinearSegHead
     from .heads.nepa_cls_head import NEPAClsHead
     from .selfsup import NEPA
+    from .utils.async_labels import AsyncClsDataPreprocessor
 
 __getattr__ = import_by_need(
     __name__,
     (
         MMPRETRAIN_MODELS,
-        {'NEPA': 'nepa_mm.models.selfsup.nepa', 'NEPAClsHead': 'nepa_mm.models.heads.nepa_cls_head'},
+        {
+            'AsyncClsDataPreprocessor': 'nepa_mm.models.utils.async_labels',
+            'NEPA': 'nepa_mm.models.selfsup.nepa',
+            'NEPAClsHead': 'nepa_mm.models.heads.nepa_cls_head',
+        },
     ),
-    (MMSEG_MODELS, {'LinearSegHead': 'nepa_mm.models.heads.linear_seg_head'}),
+    (
+        MMSEG_MODELS,
+        {
+            'AsyncFCNHead': 'nepa_mm.models.heads.async_seg_heads',
+            'AsyncUPerHead': 'nepa_mm.models.heads.async_seg_heads',
+            'LinearSegHead': 'nepa_mm.models.heads.linear_seg_head',
+        },
+    ),
 )
 
 __all__ = [
+    'AsyncClsDataPreprocessor',
+    'AsyncFCNHead',
+    'AsyncUPerHead',
     'FeatureMaps',
     'LinearSegHead',
     'NEPA',

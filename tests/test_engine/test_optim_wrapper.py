@@ -1,4 +1,4 @@
-"""AutocastOptimWrapper: bfloat16 forward, float32 everything else."""
+"""AutocastOptimWrapper: bfloat16 or float16 forward, float32 everything else."""
 
 import copy
 
@@ -103,14 +103,53 @@ def test_state_passes_between_precisions():
 
 
 @pytest.mark.parametrize('dtype', ['float16', torch.float16])
-def test_float16_is_sent_to_amp_optim_wrapper(dtype):
-    with pytest.raises(ValueError, match="needs a loss scaler; use type='AmpOptimWrapper'"):
-        build(dtype=dtype)
+def test_float16_scales_the_loss_and_steps_as_if_it_did_not(dtype):
+    model, wrapper = build(torch.optim.SGD, dtype=dtype, clip_grad=dict(max_norm=0.5))
+    plain, reference = build(torch.optim.SGD, clip_grad=dict(max_norm=0.5))
+    assert step(model, wrapper).dtype is torch.float16
+    step(plain, reference)
+    assert wrapper.last_update.scale.item() == 2.0**16
+    assert wrapper.last_update.skipped.item() == 0
+    assert wrapper.last_update.grad_norm.item() == pytest.approx(reference.last_update.grad_norm.item(), rel=1e-2)
+    torch.testing.assert_close(model.weight, plain.weight, atol=1e-3, rtol=0)
 
 
-def test_float32_is_sent_to_optim_wrapper():
-    with pytest.raises(ValueError, match="got 'float32'; for float32 use type='OptimWrapper'"):
+@pytest.mark.parametrize('fused', [False, True])
+def test_float16_leaves_out_what_overflows_until_the_scale_fits(fused):
+    torch.manual_seed(0)
+    model = nn.Linear(6, 3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
+    wrapper = AutocastOptimWrapper(dtype='float16', loss_scale=dict(init_scale=2.0**127), optimizer=optimizer)
+    before = model.weight.detach().clone()
+    scales = []
+    for _ in range(200):
+        step(model, wrapper, IMAGES * 100)
+        scales.append(wrapper.last_update.scale.item())
+        if not wrapper.last_update.skipped:
+            break
+        assert torch.equal(model.weight, before)
+    # The first scale at which the gradient (of the loss over all images, in float16) stays below 65504.
+    assert scales == [2.0 ** (127 - i) for i in range(len(scales))]
+    assert len(scales) > 100
+    assert not torch.equal(model.weight, before)
+    assert {int(s['step']) for s in optimizer.state.values()} == {1}
+
+
+def test_the_state_of_the_scaler_is_saved_and_loaded():
+    model, wrapper = build(dtype='float16', loss_scale=dict(init_scale=64.0, growth_interval=2))
+    step(model, wrapper)
+    _, twin = build(dtype='float16')
+    twin.load_state_dict(copy.deepcopy(wrapper.state_dict()))
+    assert twin.loss_scaler.state_dict() == wrapper.loss_scaler.state_dict()
+    step(model, wrapper)
+    assert wrapper.loss_scaler.get_scale() == 128.0
+
+
+def test_other_precisions_are_sent_elsewhere():
+    with pytest.raises(ValueError, match="got 'float32'; for float32 use type='FiniteOptimWrapper'"):
         build(dtype='float32')
+    with pytest.raises(ValueError, match='bfloat16 needs no loss scaler'):
+        build(loss_scale=dict(init_scale=2.0))
 
 
 @pytest.mark.gpu

@@ -16,7 +16,7 @@ model = dict(
     neck=dict(in_channels=128, patch_size=16, strides=(16, 16, 16, 16), upsample='none'),
     decode_head=dict(
         _delete_=True,
-        type='FCNHead',
+        type='AsyncFCNHead',
         in_channels=[128, 128, 128, 128],
         in_index=[0, 1, 2, 3],
         input_transform='resize_concat',

@@ -27,7 +27,7 @@ model = dict(
     ),
     neck=dict(type='PatchPyramid', in_channels=768, patch_size=14, strides=(4, 8, 16, 32), norm_cfg=norm_cfg),
     decode_head=dict(
-        type='UPerHead',
+        type='AsyncUPerHead',
         in_channels=[768, 768, 768, 768],
         in_index=[0, 1, 2, 3],
         pool_scales=(1, 2, 3, 6),
@@ -39,7 +39,7 @@ model = dict(
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
     ),
     auxiliary_head=dict(
-        type='FCNHead',
+        type='AsyncFCNHead',
         in_channels=768,
         in_index=2,
         channels=256,

@@ -4,7 +4,7 @@
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='bfloat16',
-    optimizer=dict(type='AdamW', lr=1e-3 * 1024 / 256, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1e-3 * 1024 / 256, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     constructor='BackboneLayerDecayConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.35, bias_decay_mult=0.0, flat_decay_mult=0.0),
     clip_grad=dict(max_norm=1.0),
@@ -23,4 +23,4 @@ param_scheduler = [
 train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=10)
 auto_scale_lr = dict(base_batch_size=1024)
 # mmengine's momentum is 1 - decay. Validation and test use the average; the checkpoint holds both.
-custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-4)]
+custom_hooks = [dict(type='EMAHook', ema_type='ForeachEMA', momentum=1e-4)]

@@ -3,7 +3,7 @@
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='bfloat16',
-    optimizer=dict(type='AdamW', lr=3e-4 * 4096 / 256, betas=(0.9, 0.95), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=3e-4 * 4096 / 256, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
     # No decay on biases and 1-D parameters (norms, LayerScale); the 3-D BOS token is decayed, as in the release.
     constructor='BackboneLayerDecayConstructor',
     paramwise_cfg=dict(layer_decay_rate=1.0, bias_decay_mult=0.0, flat_decay_mult=0.0),

@@ -2,7 +2,7 @@
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='bfloat16',
-    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     constructor='BackboneLayerDecayConstructor',
     # `decay_last_layer`: the rate falls from the last layer on, as in mmseg's own constructor.
     paramwise_cfg=dict(layer_decay_rate=0.65, decay_last_layer=True, bias_decay_mult=0.0, flat_decay_mult=0.0),

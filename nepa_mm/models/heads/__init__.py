@@ -1,4 +1,4 @@
-"""Heads. ``NEPAClsHead`` and ``LinearSegHead`` need a host's model zoo: imported by need (see ``nepa_mm.models``)."""
+"""Heads. All but ``NEPAHead`` need a host's model zoo: imported by need (see ``nepa_mm.models``)."""
 
 from .nepa_head import NEPAHead
 

@@ -7,9 +7,11 @@ from mmengine.registry import MODELS
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor
 
+from .async_seg_heads import AsyncAccuracy
+
 
 @MODELS.register_module()
-class LinearSegHead(BaseDecodeHead):
+class LinearSegHead(AsyncAccuracy, BaseDecodeHead):
     """BatchNorm without weights and a 1 x 1 convolution, on one map or on several that are concatenated.
 
     The segmentation counterpart of the linear probe: BatchNorm brings the channels, whose scales differ by layer, to

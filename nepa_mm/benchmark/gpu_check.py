@@ -1,0 +1,247 @@
+"""One command for a machine with a GPU: its tests and its benchmarks within a time limit, and what they gave."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .machine import describe_machine
+from .plan_gpus import gpu_of_device
+from .plan_rates import Rate, write_rates
+
+# Seconds of the whole check: 8 minutes, less what starting and writing take.
+BUDGET = 465.0
+# The figure of a step's report that plans are made with.
+STEP_RATE = 'bf16 images'
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command of the check.
+
+    Args:
+        name (str): Its name; what it writes goes into a folder of that name.
+        command (tuple[str, ...]): Arguments of Python; '{out}' stands for that folder.
+        seconds (float): It is ended after so many.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    seconds: float
+
+
+@dataclass
+class Result:
+    """What became of a step.
+
+    Args:
+        name (str): The step.
+        status (str): 'passed', 'failed', 'timed out', or 'left out' where no time was left.
+        seconds (float): It took.
+        command (str): To run it again.
+        summary (str): In one line.
+        figures (list[dict]): Of a benchmark's report.
+    """
+
+    name: str
+    status: str
+    seconds: float
+    command: str
+    summary: str = ''
+    figures: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _benchmark(name: str, *arguments: str, seconds: float) -> Step:
+    command = ('tools/analysis/benchmark.py', *arguments, '--device', 'cuda', '--out-dir', '{out}')
+    return Step(name, command, seconds)
+
+
+def _step(arch: str, mlp: str, batch: int, compiled: bool) -> Step:
+    arguments = ['step', '--arch', arch, '--mlp', mlp, '--batch-size', str(batch), '--dtype', 'bf16', '--rounds', '10']
+    how = ['--compile', '--no-timm'] if compiled else []
+    name = f'step-{arch}-{mlp}' + ('-compiled' if compiled else '')
+    return _benchmark(name, *arguments, '--warmup', '3', *how, seconds=60 if compiled else 30)
+
+
+# What matters most comes first: what does not fit into the time is left out from the end.
+STEPS = (
+    Step('tests', ('-m', 'pytest', '-q', '-m', 'gpu', '--junit-xml', '{out}/tests.xml', 'tests'), 170),
+    _step('base', 'gelu', 256, compiled=True),
+    _step('large', 'gelu', 128, compiled=True),
+    _step('base', 'gelu', 128, compiled=False),
+    _step('large', 'gelu', 64, compiled=False),
+    _benchmark('memory', 'memory', '--batch-size', '64', '--dtype', 'bf16', seconds=50),
+    _benchmark('tokens', 'tokens', '--dtype', 'bf16', '--rounds', '1', seconds=50),
+    _step('base', 'swiglu', 256, compiled=True),
+    _step('large', 'swiglu', 128, compiled=True),
+)
+
+
+def check(folder: str | Path, root: str | Path, steps: Sequence[Step] = STEPS, budget: float = BUDGET) -> int:
+    """Run the check where there is a GPU, and write gpu_check.json, gpu_check.md and measured.json.
+
+    Args:
+        folder (str | Path): Where to.
+        root (str | Path): The clone, with tests/ and tools/.
+        steps (Sequence[Step]): What is run. Defaults to all.
+        budget (float): Seconds of all together. Defaults to 465.
+
+    Returns:
+        int: Exit status: 0 where everything passed, and where there is no GPU; otherwise 1.
+    """
+    if not torch.cuda.is_available():
+        print(f'gpu-check: SKIPPED. torch {torch.__version__} sees no CUDA device here, so nothing was checked.')
+        return 0
+    root, folder = Path(root).resolve(), Path(folder).resolve()
+    if not (root / 'tests').is_dir():
+        print(f'gpu-check: {root} has no tests/: run it in a clone of the repository.', file=sys.stderr)
+        return 1
+    print(f'gpu-check: {torch.cuda.get_device_name()}, at most {budget / 60:.0f} minutes')
+    results = run_steps(steps, folder, root, budget)
+    write_results(results, folder)
+    return int(any(result.status != 'passed' for result in results))
+
+
+def run_steps(steps: Sequence[Step], folder: Path, root: Path, budget: float) -> list[Result]:
+    """Run steps one after another, each no longer than its own limit and what is left of the whole.
+
+    Args:
+        steps (Sequence[Step]): The steps.
+        folder (Path): Where their folders are made; each gets an output.log.
+        root (Path): Where they run.
+        budget (float): Seconds of all together.
+
+    Returns:
+        list[Result]: One for each.
+    """
+    end = time.monotonic() + budget
+    results = []
+    for step in steps:
+        out = folder / step.name
+        out.mkdir(parents=True, exist_ok=True)
+        command = [argument.replace('{out}', str(out)) for argument in step.command]
+        shown = ' '.join(['python', *(argument.replace(str(out), out.name) for argument in command)])
+        limit = min(step.seconds, end - time.monotonic())
+        if limit <= 0:
+            results.append(Result(step.name, 'left out', 0.0, shown, f'the {budget:.0f} s of the check were over'))
+        else:
+            start = time.monotonic()
+            code = _run(command, out / 'output.log', root, limit)
+            status = 'timed out' if code is None else 'passed' if code == 0 else 'failed'
+            result = Result(step.name, status, round(time.monotonic() - start, 1), shown)
+            _read_reports(result, out)
+            result.summary = result.summary or _last_line(out / 'output.log')
+            results.append(result)
+        print(f'  {results[-1].name:28} {results[-1].status:10} {results[-1].seconds:6.1f} s  {results[-1].summary}')
+    return results
+
+
+def _run(command: Sequence[str], log: Path, root: Path, seconds: float) -> int | None:
+    """Exit status of Python with these arguments; None where it had to be ended, with all it has started."""
+    with log.open('w') as stream:
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=root, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # torch.compile has processes of its own
+            process.wait()
+            return None
+
+
+def _read_reports(result: Result, out: Path) -> None:
+    """Figures of a benchmark, or the numbers of the tests."""
+    for file in sorted(out.glob('*.json')):
+        report = json.loads(file.read_text())
+        result.figures += report.get('figures', [])
+    tests = out / 'tests.xml'
+    if tests.is_file():
+        suites = list(ElementTree.parse(tests).getroot().iter('testsuite'))
+        number = {key: sum(int(s.get(key, 0)) for s in suites) for key in ('tests', 'failures', 'errors', 'skipped')}
+        result.summary = ', '.join(f'{value} {key}' for key, value in number.items())
+        if number['tests'] == number['skipped']:
+            result.status = 'failed'
+            result.summary += ': no test ran'
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors='replace').splitlines() if line.strip()]
+    return lines[-1][:120] if lines else ''
+
+
+def rates_of(reports: Sequence[Mapping[str, Any]]) -> list[Rate]:
+    """Rates for plans, of reports of ``benchmark.py step``.
+
+    Args:
+        reports (Sequence[Mapping[str, Any]]): Content of their JSON files.
+
+    Returns:
+        list[Rate]: Of those that were made on a GPU of the plans' table, with whole models.
+    """
+    rates = []
+    for report in reports:
+        machine, settings = report['machine'], report['settings']
+        gpu = gpu_of_device(machine.get('gpu') or '')
+        median = next((f['median'] for f in report['figures'] if f['name'] == STEP_RATE), None)
+        if gpu is None or median is None or settings.get('num_layers') is not None:
+            continue
+        source = (
+            f'forward and backward at batch {settings["batch_size"]} on {machine["gpu"]}, torch {machine["torch"]}, '
+            f'{machine["date"]}'
+        )
+        rates.append(
+            Rate(
+                gpu,
+                settings['arch'],
+                settings['mlp'],
+                median,
+                'measured',
+                source,
+                image_size=settings['img_size'],
+                compiled=bool(settings['compile']),
+            )
+        )
+    return rates
+
+
+def write_results(results: Sequence[Result], folder: Path) -> None:
+    """Write gpu_check.json, gpu_check.md and measured.json.
+
+    Args:
+        results (Sequence[Result]): Of the steps.
+        folder (Path): Where to, and where the steps' folders are.
+    """
+    machine = describe_machine()
+    content = dict(machine=machine, results=[asdict(result) for result in results])
+    (folder / 'gpu_check.json').write_text(json.dumps(content, indent=1) + '\n')
+    lines = ['# gpu-check', '', ', '.join(f'{k} {v}' for k, v in machine.items() if v not in (None, '')) + '.', '']
+    lines += ['| step | status | seconds | |', '|---|---|---|---|']
+    lines += [f'| {r.name} | {r.status} | {r.seconds:.1f} | {r.summary} |' for r in results]
+    measured = [r for r in results if r.figures]
+    if measured:
+        lines += ['', '| step | figure | median | quartiles | unit | target |', '|---|---|---|---|---|---|']
+    for result in measured:
+        for f in result.figures:
+            target = (
+                '' if f['target'] is None else f'{f["target"][0]} {f["target"][1]:g}: {"met" if f["met"] else "missed"}'
+            )
+            spread = f'{f["low"]:.4g} to {f["high"]:.4g}'
+            lines.append(f'| {result.name} | {f["name"]} | {f["median"]:.4g} | {spread} | {f["unit"]} | {target} |')
+    (folder / 'gpu_check.md').write_text('\n'.join([*lines, '']))
+    reports = [json.loads((folder / r.name / 'step.json').read_text()) for r in results if _has_step(folder / r.name)]
+    write_rates(rates_of(reports), folder / 'measured.json', machine)
+    print(f'written: {folder}/gpu_check.md, gpu_check.json, measured.json (for tools/analysis/plan.py --measured)')
+
+
+def _has_step(folder: Path) -> bool:
+    return (folder / 'step.json').is_file()

@@ -1,0 +1,172 @@
+"""Killed and resumed: the end is that of a run without a break, to the last bit."""
+
+import shutil
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmengine.registry import RUNNERS
+
+from nepa_mm.checkpoints import CheckpointError, read_checkpoint
+from nepa_mm.engine.loops import ResumableEpochLoop
+from tests.killed_runs import assert_same_end, config, train, train_and_die
+
+
+@pytest.fixture(scope='module')
+def unbroken(tmp_path_factory):
+    """Work directories of runs that nobody killed, by kind of loop."""
+    folders = {}
+    for by_epoch in (False, True):
+        folders[by_epoch] = tmp_path_factory.mktemp('unbroken')
+        train(config(folders[by_epoch], by_epoch))
+    return folders
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """What mmengine's loggers say."""
+    texts = []
+    original = MMLogger.callHandlers
+
+    def call_handlers(self, record):
+        texts.append(record.getMessage())
+        original(self, record)
+
+    monkeypatch.setattr(MMLogger, 'callHandlers', call_handlers)
+    return texts
+
+
+# ---------------------------------------------------------------- kills
+
+
+@pytest.mark.parametrize('by_epoch', [False, True])
+def test_killed_three_times_ends_as_if_it_had_not_been(unbroken, tmp_path, by_epoch):
+    """Between two updates, in the middle of a write, and in a validation whose checkpoint is on the disk."""
+    cfg = config(tmp_path, by_epoch)
+    train_and_die(cfg.copy(), hook=(7, 'before_train_iter'))
+    train_and_die(cfg.copy(), in_write=1)
+    train_and_die(cfg.copy(), hook=(12, 'before_val_epoch'))
+    train(cfg)
+    assert_same_end(tmp_path, unbroken[by_epoch])
+
+
+def test_a_damaged_checkpoint_costs_only_the_way_from_the_one_before(unbroken, tmp_path, log):
+    cfg = config(tmp_path, by_epoch=True, workers=0)
+    train_and_die(cfg.copy(), hook=(11, 'before_train_iter'))
+    newest = tmp_path / 'epoch_2.pth'
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    train(cfg)
+    assert any(f'{newest} is damaged: cut short' in text and 'epoch_1.pth instead' in text for text in log)
+    assert 'resumed epoch: 1, iter: 6' in log
+    (tmp_path / 'epoch_2.pth.damaged').unlink()
+    assert_same_end(tmp_path, unbroken[True])
+
+
+def test_a_run_with_damaged_checkpoints_only_does_not_begin_anew(tmp_path):
+    (tmp_path / 'epoch_1.pth').write_bytes(b'PK, but not much more')
+    with pytest.raises(CheckpointError, match=r'epoch_1\.pth is damaged'):
+        train(config(tmp_path, by_epoch=True, workers=0))
+
+
+def test_a_checkpoint_inside_an_epoch(unbroken, tmp_path, log):
+    """Of a run by epochs, but saved by iterations."""
+    cfg = config(tmp_path, by_epoch=True)
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=2, save_best=None)
+    train_and_die(cfg.copy(), hook=(11, 'before_train_iter'))
+    train(cfg)
+    assert 'Going on inside epoch 3, after 1 of its iterations.' in log
+    ends = (read_checkpoint(path) for path in (tmp_path / 'iter_12.pth', unbroken[True] / 'epoch_3.pth'))
+    first, second = (end['state_dict'] for end in ends)
+    assert all(torch.equal(first[name], second[name]) for name in second)
+
+
+def test_batches_that_cannot_be_skipped_are_loaded_again(tmp_path, log):
+    cfg = config(tmp_path, by_epoch=True, accumulation=1)
+    cfg.train_dataloader.batch_sampler = dict(type='OwnBatches', drop_last=False)
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=2, save_best=None)
+    train_and_die(cfg.copy(), hook=(11, 'before_train_iter'))
+    train(cfg)
+    assert any(text.startswith('Loading 2 batches again: ') for text in log)
+    whole = config(tmp_path / 'whole', by_epoch=True, accumulation=1)
+    whole.merge_from_dict(dict(train_dataloader=cfg.train_dataloader, default_hooks=cfg.default_hooks))
+    train(whole)
+    assert_same_end(tmp_path, tmp_path / 'whole')
+
+
+# ---------------------------------------------------------------- what a resume takes from where
+
+
+def test_a_drawn_seed_is_taken_from_the_checkpoint(tmp_path):
+    cfg = config(tmp_path, by_epoch=True, randomness=dict(seed=None, diff_rank_seed=True))
+    train(cfg)
+    again = tmp_path / 'again'
+    again.mkdir()
+    shutil.copy(tmp_path / 'epoch_2.pth', again)
+    train(config(again, by_epoch=True, randomness=dict(seed=None, diff_rank_seed=True)))
+    first, second = (read_checkpoint(folder / 'epoch_3.pth') for folder in (tmp_path, again))
+    assert first['meta']['seed'] == second['meta']['seed']
+    for name, tensor in first['state_dict'].items():
+        assert torch.equal(second['state_dict'][name], tensor), name
+
+
+def test_without_a_checkpoint_a_run_starts_as_if_it_was_not_to_resume(tmp_path, unbroken, log):
+    cfg = config(tmp_path, by_epoch=True, workers=0, load_from=str(unbroken[True] / 'epoch_3.pth'))
+    runner = RUNNERS.build(cfg)
+    runner.call_hook('before_run')
+    runner.load_or_resume()
+    assert any('no checkpoint in ' in text and 'starts from load_from=' in text for text in log)
+    assert (runner._has_loaded, runner.iter) == (True, 0)
+
+
+def test_a_test_takes_the_checkpoint_that_it_is_given(tmp_path, unbroken, log):
+    cfg = config(tmp_path, by_epoch=True, workers=0)
+    shutil.copy(unbroken[True] / 'epoch_2.pth', tmp_path)
+    cfg.load_from = str(unbroken[True] / 'epoch_3.pth')
+    cfg.merge_from_dict(dict(test_dataloader=cfg.val_dataloader, test_cfg={}, test_evaluator=cfg.val_evaluator))
+    assert cfg.auto_resume
+    RUNNERS.build(cfg).test()
+    assert any(text.startswith('Loaded ') and cfg.load_from in text for text in log)
+
+
+def resume(folder, unbroken, by_epoch, **kwargs):
+    """A runner that has resumed from the last checkpoint but one."""
+    path = unbroken[by_epoch] / ('epoch_2.pth' if by_epoch else 'iter_12.pth')
+    cfg = config(folder, by_epoch, auto_resume=False, resume=True, load_from=str(path), **kwargs)
+    runner = RUNNERS.build(cfg)
+    runner.call_hook('before_run')
+    runner.resume(str(path))
+    return runner
+
+
+def test_an_epoch_of_another_length_is_refused(tmp_path, unbroken):
+    with pytest.raises(CheckpointError, match=r'11 images in batches of 3 \(1 processes\); this run has 14 images in'):
+        resume(tmp_path, unbroken, by_epoch=True, length=14)
+
+
+def test_other_images_are_warned_of_without_epochs(tmp_path, unbroken, log):
+    resume(tmp_path, unbroken, by_epoch=False, length=14)
+    assert any('this run has 14 images in batches of 3 (1 processes): other images follow' in text for text in log)
+
+
+def test_another_number_of_processes_may_go_on(tmp_path, unbroken, log, monkeypatch):
+    facts = dict(images=11, batch=3, processes=3)
+    monkeypatch.setattr('nepa_mm.engine.NEPARunner._data_facts', lambda self: facts)
+    resume(tmp_path, unbroken, by_epoch=True)
+    assert any('goes on with 3: the same images in the same batches' in text for text in log)
+
+
+def test_a_checkpoint_of_another_runner_may_go_on(tmp_path, unbroken):
+    checkpoint = torch.load(unbroken[True] / 'epoch_2.pth', weights_only=False)
+    del checkpoint['meta']['data']
+    torch.save(checkpoint, tmp_path / 'epoch_2.pth')
+    assert train(config(tmp_path, by_epoch=True, workers=0)).epoch == 3
+
+
+# ---------------------------------------------------------------- what is built
+
+
+@pytest.mark.parametrize('given', [dict(by_epoch=True), dict(type='EpochBasedTrainLoop')])
+def test_loops_of_epochs_can_be_gone_on_with(tmp_path, given):
+    runner = RUNNERS.build(config(tmp_path, by_epoch=True, train_cfg=dict(given, max_epochs=1, val_interval=2)))
+    assert type(runner.train_loop) is ResumableEpochLoop
+    assert (runner.train_loop.max_epochs, runner.train_loop.val_interval) == (1, 2)
