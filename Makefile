@@ -25,7 +25,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo test test-all lint clean
+.PHONY: help install demo test test-all gpu-check lint clean
 
 help: ## show this list
 	@echo 'Targets:'
@@ -46,6 +46,9 @@ test: $(STAMP) ## run the tests, except those that take minutes
 
 test-all: $(STAMP) ## run all tests
 	@$(RUN) -m pytest $(TEST_ARGS)
+
+gpu-check: $(STAMP) ## test and measure this machine's GPU in under 8 minutes; says so where there is none
+	@$(RUN) tools/gpu_check.py
 
 lint: $(STAMP) ## check style, format and types
 	$(RUN) -m ruff check .
