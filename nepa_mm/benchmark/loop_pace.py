@@ -6,6 +6,7 @@ import io
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -161,6 +162,8 @@ def keep_pace(
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         cfg = pace_config(arch, img_size, batch_size, iters + warmup + 1, stock)
         cfg.work_dir = folder
+        # Its loggers live as long as the process, by this name, and by default two runs of one second share it.
+        cfg.experiment_name = Path(folder).name
         runner = RUNNERS.build(cfg)
         runner.register_hook(pace, priority='LOWEST')
         try:

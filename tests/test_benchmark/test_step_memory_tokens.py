@@ -90,7 +90,7 @@ def test_memory_report():
 
 
 def test_a_process_that_fails_says_why():
-    with pytest.raises(RuntimeError, match=r"'variant': 'step'.*status 1.*head dimension divisible by 4"):
+    with pytest.raises(RuntimeError, match=r"(?s)'variant': 'step'.*status 1.*head dimension divisible by 4"):
         measure_in_process(arch=TINY | dict(num_heads=16), grid=(2, 2), variant='step')
 
 

@@ -375,7 +375,7 @@ def test_mmpretrains_get_model_takes_the_release(release, where, tmp_path, monke
 
 @pytest.mark.parametrize('hook', ['mmengine.EMAHook', 'mmpretrain.EMAHook'])
 @pytest.mark.parametrize('weights', [None, 'ema'])
-def test_a_release_directory_is_tested_whatever_the_hooks_do(release, hook, weights, tmp_path):
+def test_a_release_directory_is_tested_whatever_the_hooks_do(release, hook, weights, tmp_path, monkeypatch):
     """An EMA hook copies by name, and tests its copy: it must not have missed the release's names."""
     folder, model, data = release
     torch.save({k: v + 0.5 for k, v in golden.part(data, 'state.').items()}, folder / 'pytorch_model_ema.bin')
@@ -383,9 +383,11 @@ def test_a_release_directory_is_tested_whatever_the_hooks_do(release, hook, weig
     hooks = [dict(type=hook, momentum=0.5)]
     runner = RUNNERS.build(config(tmp_path, model, load_from=str(folder), custom_hooks=hooks, test_weights=weights))
     runner.model.backbone.norm.register_forward_pre_hook(lambda norm, _: used.append(norm.weight.detach().clone()))
-    runner.test_dataloader.dataset.__class__.__getitem__ = lambda self, i: dict(
-        inputs=torch.full((3, 56, 56), 60 * i), data_samples=DataSample().set_gt_label(i % 3)
-    )
+    samples = [
+        dict(inputs=torch.full((3, 56, 56), 60 * i), data_samples=DataSample().set_gt_label(i % 3))
+        for i in range(len(runner.test_dataloader.dataset))
+    ]
+    monkeypatch.setattr(type(runner.test_dataloader.dataset), '__getitem__', lambda self, i: samples[i])
     runner.test()
     expected = data['state.vit_nepa.layernorm.weight'] + (0.5 if weights == 'ema' else 0)
     assert used and all(torch.equal(weight, expected) for weight in used)
