@@ -5,7 +5,7 @@ from mmengine.config import Config
 from tests.golden import ROOT
 
 FOLDER = ROOT / 'configs/small_budget'
-PRETRAIN = 'nepa_d128l4-p16_1xb8-bf16-coslr-12000it_camvid-photos-192x256'
+PRETRAIN = 'nepa_d128l4-p16_1xb8-bf16-coslr-40000it_camvid-photos-192x256'
 FINETUNE = 'd128l4-p16_fcn_1xb8-bf16-150it_camvid-192x256'
 
 
@@ -16,7 +16,7 @@ def read(name: str) -> dict:
 def test_the_two_starts_differ_in_their_weights_alone():
     nepa, scratch = read(f'nepa_{FINETUNE}'), read(f'nepa-scratch_{FINETUNE}')
     start = nepa['model']['backbone'].pop('init_cfg')
-    assert start == dict(type='Pretrained', checkpoint=f'work_dirs/{PRETRAIN}/iter_12000.pth')
+    assert start == dict(type='Pretrained', checkpoint=f'work_dirs/{PRETRAIN}/iter_40000.pth')
     assert scratch['model']['backbone'].pop('init_cfg') is None
     assert nepa == scratch
     assert nepa['optim_wrapper']['optimizer']['lr'] == 3e-3
@@ -35,7 +35,7 @@ def test_pretraining_has_the_backbone_and_the_grid_of_the_fine_tuning():
     assert tuple(crop['scale']) == tuple(seg_crop['crop_size']) == (192, 256)
     (resize,) = [s for s in finetune['val_dataloader']['dataset']['pipeline'] if s['type'] == 'Resize']
     assert tuple(resize['scale']) == (256, 192)
-    assert pretrain['train_cfg']['max_iters'] == pretrain['param_scheduler'][-1]['end'] == 12000
+    assert pretrain['train_cfg']['max_iters'] == pretrain['param_scheduler'][-1]['end'] == 40000
 
 
 def test_pretraining_never_reads_the_validation_frames():

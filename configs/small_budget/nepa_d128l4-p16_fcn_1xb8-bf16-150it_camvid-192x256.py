@@ -10,7 +10,7 @@ model = dict(
     backbone=dict(
         init_cfg=dict(
             type='Pretrained',
-            checkpoint='work_dirs/nepa_d128l4-p16_1xb8-bf16-coslr-12000it_camvid-photos-192x256/iter_12000.pth',
+            checkpoint='work_dirs/nepa_d128l4-p16_1xb8-bf16-coslr-40000it_camvid-photos-192x256/iter_40000.pth',
         ),
     ),
 )

@@ -1,4 +1,4 @@
-# NEPA for a quarter of an hour of one CPU thread: 128 wide, 4 layers, patch 16.
+# NEPA for one CPU thread: 128 wide, 4 layers, patch 16.
 _base_ = './nepa_base-p14.py'
 model = dict(
     backbone=dict(

@@ -30,12 +30,12 @@ train_dataloader = dict(
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=100, end=12000),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=100, end=40000),
 ]
-train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=12000)
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=40000)
 auto_scale_lr = dict(base_batch_size=8)
 log_processor = dict(by_epoch=False)
 default_hooks = dict(
     logger=dict(interval=50),
-    checkpoint=dict(by_epoch=False, interval=4000, max_keep_ckpts=-1),
+    checkpoint=dict(by_epoch=False, interval=10000, max_keep_ckpts=-1),
 )
