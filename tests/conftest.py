@@ -12,6 +12,7 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.utils import ManagerMixin
 
 # The models here are tiny: more threads only wait for each other, and the last bits of a sum would
 # depend on the machine's core count.
@@ -31,6 +32,18 @@ def seed() -> int:
 def no_default_scope(monkeypatch):
     """Forget the default scope that a runner of another test has left behind: mmengine keeps it for the process."""
     monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
+
+
+@pytest.fixture(autouse=True)
+def no_earlier_runs(monkeypatch):
+    """Forget a test's loggers and visualizers after it: a run of the next test in the same second has their names."""
+    copies: dict[int, OrderedDict] = {}
+    classes = [ManagerMixin]
+    while classes:
+        cls = classes.pop()
+        classes += cls.__subclasses__()
+        known = cls._instance_dict
+        monkeypatch.setattr(cls, '_instance_dict', copies.setdefault(id(known), OrderedDict(known)))
 
 
 @pytest.fixture

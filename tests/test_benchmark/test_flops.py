@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from nepa_mm.benchmark.flops import Flops, ViTShape, vit_flops, vit_shape
 from nepa_mm.models import NEPAViT
 from nepa_mm.models.backbones.nepa_layer import NEPALayer
+from tests.flops import flop_counter
 
 ARCH = dict(embed_dims=24, num_layers=3, num_heads=2, feedforward_channels=40)
 SIZE = (20, 13)  # 5 x 4 patches of 4, the last column filled up
@@ -21,7 +21,7 @@ def plain_formulas(monkeypatch):
 def counted(config: dict, batch: int = 2) -> Flops:
     model = NEPAViT(**config).train()
     images = torch.rand(batch, 3, *SIZE)
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         out = torch.stack([x.sum() for x in model(images)]).sum()
         forward = counter.get_total_flops()
         if out.requires_grad:

@@ -4,13 +4,13 @@ import argparse
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from nepa_mm.benchmark import memory, step, tokens
 from nepa_mm.benchmark.flops import vit_flops, vit_shape
 from nepa_mm.benchmark.memory_process import measure_in_process
 from nepa_mm.benchmark.timm_blocks import predict_with_timm_blocks
 from nepa_mm.models import NEPAViT
+from tests.flops import flop_counter
 
 TINY = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
 
@@ -32,7 +32,7 @@ def test_the_bare_products_are_those_of_the_step(mlp):
         step.training_step(backbone, images, torch.float32, predict_with_timm_blocks),
         step.bare_products(backbone, images, torch.float32),
     ):
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             function()
         counts.append(counter.get_total_flops())
     whole_step, bare = counts
