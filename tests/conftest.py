@@ -19,6 +19,13 @@ from mmengine.utils import ManagerMixin
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests an hour instead of the limit in pyproject.toml."""
+    for item in items:
+        if item.get_closest_marker('slow'):
+            item.add_marker(pytest.mark.timeout(3600))
+
+
 @pytest.fixture(autouse=True)
 def seed() -> int:
     """Seed every generator, so that a test does not depend on those that ran before it."""
@@ -56,8 +63,11 @@ def logged() -> Iterator[list[str]]:
             texts.append(record.getMessage())
 
     handler, logger = Keep(), MMLogger.get_current_instance()
+    level = logger.level
     logger.addHandler(handler)
+    logger.setLevel(logging.INFO)  # an earlier test may have asked for less
     yield texts
+    logger.setLevel(level)
     logger.removeHandler(handler)
 
 

@@ -5,8 +5,6 @@ import os
 import random
 import signal
 import stat
-import sys
-import traceback
 
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler
 
 from nepa_mm.checkpoints import read_checkpoint
+from tests.own_process import run_in_own_process
 
 RUN = itertools.count()
 
@@ -155,21 +154,15 @@ def train_and_die(cfg, hook=None, in_write=None):
         hook (tuple[int, str], optional): Arguments of :class:`KillAt`.
         in_write (int, optional): Number of the write, counted from 0.
     """
-    pid = os.fork()
-    if pid == 0:
-        try:
-            sys.stdout = sys.stderr = open(os.devnull, 'w')  # noqa: SIM115
-            if hook is not None:
-                cfg.custom_hooks = [*cfg.custom_hooks, dict(type='KillAt', iteration=hook[0], where=hook[1])]
-            if in_write is not None:
-                _kill_in_write(in_write)
-            train(cfg)
-        except BaseException:
-            traceback.print_exc(file=sys.__stderr__)
-        finally:
-            os._exit(1)
-    status = os.waitpid(pid, 0)[1]
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
+    assert run_in_own_process(_train_to_death, cfg, hook, in_write) == -signal.SIGKILL
+
+
+def _train_to_death(cfg, hook, in_write):
+    if hook is not None:
+        cfg.custom_hooks = [*cfg.custom_hooks, dict(type='KillAt', iteration=hook[0], where=hook[1])]
+    if in_write is not None:
+        _kill_in_write(in_write)
+    train(cfg)
 
 
 def _kill_in_write(number):

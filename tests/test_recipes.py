@@ -70,7 +70,8 @@ def ema_decay(cfg: Config) -> float | None:
 @pytest.mark.parametrize('path', LEAFS, ids=lambda p: f'{p.parent.name}/{p.stem}')
 def test_the_name_of_every_leaf_tells_its_batch_and_precision(path):
     cfg = Config.fromfile(path)
-    gpus, batch, accumulated = re.search(r'_(\d+)xb(\d+)(?:-accum(\d+))?-bf16-', path.stem).groups(default='1')
+    told = re.search(r'_(\d+)xb(\d+)(?:-accum(\d+))?(?:-fsdp)?(?:-cp)?-bf16-', path.stem)
+    gpus, batch, accumulated = told.groups(default='1')
     assert cfg.train_dataloader.batch_size == int(batch)
     assert cfg.optim_wrapper.get('accumulative_counts', 1) == int(accumulated)
     assert cfg.auto_scale_lr.base_batch_size == int(gpus) * int(batch) * int(accumulated)

@@ -262,8 +262,8 @@ def test_settings_above_the_line_reach_everything(tmp_path: Path):
         dataset = cfg[key].dataset
         assert (dataset.data_root, dataset.reduce_zero_label) == ('data/fields', False)
         assert dataset.metainfo == dict(classes=('crop', 'weed'), palette=[[0, 0, 0], [9, 9, 9]])
-    assert step(cfg.train_dataloader.dataset.pipeline, 'RandomResize').scale == (1344, 672)
-    assert step(cfg.train_dataloader.dataset.pipeline, 'RandomCrop').crop_size == (448, 448)
+    crop = step(cfg.train_dataloader.dataset.pipeline, 'DecodeSegCrop')
+    assert (crop.scale, crop.crop_size) == ((1344, 672), (448, 448))
     assert step(cfg.test_dataloader.dataset.pipeline, 'Resize').scale == (1344, 672)
     assert cfg.tta_pipeline[-1].transforms[0][0].scale == (672, 336)
     model = cfg.model

@@ -30,12 +30,17 @@ max_iters = 40000
 # ---------------------------------------------------------------------------------------------------------------------
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadEncodedImage'),
     dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(crop, crop), cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
+    dict(
+        type='DecodeSegCrop',
+        scale=scale,
+        ratio_range=(0.5, 2.0),
+        crop_size=(crop, crop),
+        cat_max_ratio=0.75,
+        flip_prob=0.5,
+    ),
+    dict(type='TablePhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [

@@ -33,9 +33,10 @@ from .checked_data import CheckedDataRuns
 from .cpu_processes import init_cpu_process_group
 from .light_runs import LightRuns
 from .resuming import ResumableRuns
+from .stopped_workers import StoppedWorkers
 
 
-class CheckedRuns(CheckedDataRuns, ResumableRuns, LightRuns):
+class CheckedRuns(CheckedDataRuns, ResumableRuns, LightRuns, StoppedWorkers):
     """What :class:`NEPARunner` and :class:`NEPAFlexibleRunner` share: checked loading and honest batch sizes.
 
     A class that inherits from this and, after it, from mmengine's ``Runner`` or ``FlexibleRunner``.

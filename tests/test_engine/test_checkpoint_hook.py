@@ -4,7 +4,6 @@ import errno
 import os
 import re
 import resource
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from mmengine.registry import HOOKS, METRICS, RUNNERS
 
 from nepa_mm.checkpoints import CheckpointError, read_checkpoint, writing
 from tests.killed_runs import config, train
+from tests.own_process import run_in_own_process
 
 
 def simple(work_dir, checkpoint=None, **kwargs):
@@ -168,21 +168,18 @@ def test_what_could_not_be_named_is_removed_later(tmp_path, disk, monkeypatch):
 
 def test_a_limit_of_the_kernel(tmp_path):
     """Not a made error: no file of the process may pass 6 kB."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            sys.stdout = sys.stderr = open(os.devnull, 'w')  # noqa: SIM115  pytest's are files, which are limited, too
-            runner = RUNNERS.build(simple(tmp_path))
-            runner.register_hook(dict(type='LimitFileSize', limit=6_000))
-            try:
-                runner.train()
-            except CheckpointError as error:
-                code = 0 if 'File too large' in str(error) and runner.iter == 14 else 2
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert run_in_own_process(train_with_small_files, tmp_path) == 0
     assert names(tmp_path) == []
+
+
+def train_with_small_files(work_dir):
+    runner = RUNNERS.build(simple(work_dir))
+    runner.register_hook(dict(type='LimitFileSize', limit=6_000))
+    try:
+        runner.train()
+    except CheckpointError as error:
+        return 0 if 'File too large' in str(error) and runner.iter == 14 else 2
+    return 3
 
 
 def test_other_errors_end_the_run(tmp_path, monkeypatch):

@@ -28,8 +28,8 @@ SETTINGS = [
 ]
 
 
-def build(**kwargs) -> NEPAViT:
-    torch.manual_seed(0)
+def build(seed: int = 0, **kwargs) -> NEPAViT:
+    torch.manual_seed(seed)
     model = NEPAViT(**(dict(arch=TINY, patch_size=4, causal=True) | kwargs)).eval()
     with torch.no_grad():
         for p in model.parameters():
@@ -68,17 +68,25 @@ def test_loss_and_all_gradients_are_those_of_timms_blocks(kwargs, lean_calls):
 
 @pytest.mark.parametrize('kwargs', SETTINGS)
 def test_bf16_gradients_are_as_near_the_exact_ones_as_those_of_timms_blocks(kwargs, lean_calls):
-    model, images = build(**kwargs), torch.randn(4, 3, 16, 16)
-    exact = loss_and_gradients(build(**kwargs).double(), images.double())
-    assert len(lean_calls) == 2
+    """Of one model, either may be nearer by a half; over some models the ratio is 1.00 to 1.04."""
+    ratios = []
+    for seed in range(10):
+        model, images = build(seed, **kwargs), torch.randn(4, 3, 16, 16)
+        exact = loss_and_gradients(build(seed, **kwargs).double(), images.double())
 
-    def error(got):
-        return max(((v.double() - exact[n]).norm() / exact[n].norm()).item() for n, v in got.items())
+        def error(got, exact=exact):
+            """Root mean square over the parameters, of the relative errors."""
+            squares = [((v.double() - exact[n]).norm() / exact[n].norm()).item() ** 2 for n, v in got.items()]
+            return (sum(squares) / len(squares)) ** 0.5
 
-    ours = error(loss_and_gradients(model, images, dtype=torch.bfloat16))
-    assert len(lean_calls) == 4
-    theirs = error(loss_and_gradients(model, images, predict_with_timm_blocks, dtype=torch.bfloat16))
-    assert 1e-4 < ours < 1.5 * theirs
+        lean_calls.clear()
+        ours = error(loss_and_gradients(model, images, dtype=torch.bfloat16))
+        assert len(lean_calls) == 2
+        theirs = error(loss_and_gradients(model, images, predict_with_timm_blocks, dtype=torch.bfloat16))
+        assert len(lean_calls) == 2
+        assert ours > 1e-4
+        ratios.append(ours / theirs)
+    assert sum(ratios) / len(ratios) < 1.1
 
 
 def test_bf16_weights():

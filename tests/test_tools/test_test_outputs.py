@@ -99,8 +99,12 @@ def test_test_time_augmentation_has_the_same_outputs(run_test, tmp_path):
 
 
 def test_labels_that_start_at_zero_are_written_as_they_are(run_test, tmp_path):
-    setting = 'test_dataloader.dataset.reduce_zero_label=False'
-    run_test('segment', '--out', tmp_path / 'maps', '--cfg-options', setting)
+    (tmp_path / 'from_zero').mkdir()
+    for name in SCENES:  # 0, no label, becomes 255
+        cv2.imwrite(str(tmp_path / f'from_zero/{name}.png'), read(f'scenes/annotations/{name}.png') - 1)
+    dataset = 'test_dataloader.dataset'
+    settings = [f'{dataset}.reduce_zero_label=False', f'{dataset}.data_prefix.seg_map_path={tmp_path}/from_zero']
+    run_test('segment', '--out', tmp_path / 'maps', '--cfg-options', *settings)
     model = nepa_mm.get_model('segment.py', 'segment.pth', device='cpu')
     expected = nepa_mm.segment(model, 'scenes/images/0.png').label_map
     assert np.array_equal(read(tmp_path / 'maps/0.png'), expected)
