@@ -14,9 +14,15 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.utils import ManagerMixin
 
-# The models here are tiny: more threads only wait for each other, and the last bits of a sum would
-# depend on the machine's core count.
-torch.set_num_threads(1)
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Give torch one thread, before fixtures of any scope; a benchmark's test may have taken more.
+
+    The models here are tiny: more threads only wait for each other, and the last bits of a sum would depend on the
+    machine's core count.
+    """
+    torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
