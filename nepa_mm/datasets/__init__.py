@@ -15,6 +15,7 @@ from ..registry import import_by_need, import_with
 from .bad_images import BadImages
 from .checked import CheckedDataset, check_labels
 from .data_files import UnsafeDataFileError, guard_data_files
+from .encoded_batch import EncodedBatch, collate_encoded
 from .errors import DataError, LabelError, TooManyBadImagesError, UnreadableImage
 from .reading import read_image
 from .transforms import LoadEncodedImage, LoadImageFromBytes, LoadImageFromFile, TimmRandAugment, TimmRandomErasing
@@ -35,6 +36,7 @@ __getattr__ = import_by_need(
 # In the host's own registry only: a pretraining looks into the root, and need not import mmseg.
 import_with(MMPRETRAIN_TRANSFORMS, 'nepa_mm.datasets.transforms.mmpretrain_loading')
 import_with(MMPRETRAIN_TRANSFORMS, 'nepa_mm.datasets.transforms.decode_random_resized_crop')
+import_with(MMPRETRAIN_TRANSFORMS, 'nepa_mm.datasets.transforms.draw_random_resized_crop')
 import_with(MMSEG_TRANSFORMS, 'nepa_mm.datasets.transforms.load_annotations')
 import_with(MMSEG_TRANSFORMS, 'nepa_mm.datasets.transforms.decode_seg_crop')
 import_with(MMSEG_TRANSFORMS, 'nepa_mm.datasets.transforms.table_photo_metric')
@@ -44,6 +46,7 @@ __all__ = [
     'CamVidDataset',
     'CheckedDataset',
     'DataError',
+    'EncodedBatch',
     'FolderSegDataset',
     'HuggingFaceImageDataset',
     'LabelError',
@@ -56,6 +59,7 @@ __all__ = [
     'UnreadableImage',
     'UnsafeDataFileError',
     'check_labels',
+    'collate_encoded',
     'guard_data_files',
     'read_image',
 ]

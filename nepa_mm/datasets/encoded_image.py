@@ -54,6 +54,11 @@ class EncodedImage:
         """Height and width, upright."""
         return self.height, self.width
 
+    @property
+    def file_for_hardware(self) -> bytes | None:
+        """The file, if it is a JPEG whose end is there and that every decoder reads alike; None of other images."""
+        return self._data if self._header is not None and self._header.for_hardware else None
+
     def rows(self, bottom: int, reduction: int = 1) -> tuple[np.ndarray, int]:
         """Decode the image from its first row on.
 

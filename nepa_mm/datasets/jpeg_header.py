@@ -12,7 +12,11 @@ _COMMON_FRAMES = (0xC0, 0xC1, 0xC2)
 _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 # Markers without a length: restarts and one for temporary use.
 _BARE = (0x01, *range(0xD0, 0xD8))
-_END_OF_IMAGE, _START_OF_SCAN, _APP1 = 0xD9, 0xDA, 0xE1
+_END_OF_IMAGE, _START_OF_SCAN, _APP1, _APP14 = 0xD9, 0xDA, 0xE1, 0xEE
+# Frames that hardware decoders are made for: baseline and progressive.
+_USUAL_FRAMES = (0xC0, 0xC2)
+# From the marker of a frame to the names of its components, and from Adobe's to the kind of its colours: 0 for RGB.
+_NAMES_AT, _ADOBE_COLOURS_AT = 10, 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class JpegHeader:
         common: Whether it is baseline, extended or progressive with 8 bits, as nearly all are.
         orientation: By EXIF, 1 to 8; 1 is upright.
         frame: Where in the file the marker of the frame stands.
+        usual: Whether it is baseline or progressive, and its colours, if any, are YCbCr and not RGB.
     """
 
     height: int
@@ -34,11 +39,17 @@ class JpegHeader:
     common: bool
     orientation: int = 1
     frame: int = 0
+    usual: bool = False
 
     @property
     def plain(self) -> bool:
         """Whether a fast decoder gives what every reader gives: grey or colour, 8 bits, stored upright."""
         return self.common and self.components in (1, 3) and self.orientation == 1
+
+    @property
+    def for_hardware(self) -> bool:
+        """Whether a decoder that is not made from libjpeg gives the same, but for its rounding."""
+        return self.plain and self.usual
 
 
 def read_jpeg_header(data: bytes) -> JpegHeader | None:
@@ -52,7 +63,7 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
     """
     if data[:2] != START:
         return None
-    orientation, at, end = 1, 2, len(data)
+    orientation, rgb, at, end = 1, False, 2, len(data)
     while at + 4 <= end and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:  # padding
@@ -69,9 +80,13 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
                 return None
             height, width = (int.from_bytes(data[i : i + 2], 'big') for i in (at + 5, at + 7))
             common = marker in _COMMON_FRAMES and data[at + 4] == 8
-            return JpegHeader(height, width, data[at + 9], common, orientation, at)
+            names = data[at + _NAMES_AT : at + _NAMES_AT + 9 : 3]
+            usual = marker in _USUAL_FRAMES and not rgb and names != b'RGB'
+            return JpegHeader(height, width, data[at + 9], common, orientation, at, usual)
         if marker == _APP1 and data[at + 4 : at + 10] == b'Exif\0\0':
             orientation = _orientation(data[at + 4 : at + 2 + length])
+        if marker == _APP14 and data[at + 4 : at + 9] == b'Adobe':
+            rgb = data[at + _ADOBE_COLOURS_AT : at + _ADOBE_COLOURS_AT + 1] == b'\0'
         at += 2 + length
     return None
 

@@ -1,8 +1,7 @@
 """Models: backbone, algorithm, heads, loss and neck.
 
-``NEPA``, ``NEPAClsHead`` and the classifiers' preprocessor inherit from mmpretrain's classes, the segmentation heads
-from mmseg's, and are imported by need: a segmentation run never imports mmpretrain's model zoo, nor a pretraining run
-mmseg's.
+``NEPA``, ``NEPAClsHead`` and the preprocessors inherit from mmpretrain's classes, the segmentation heads from mmseg's,
+and are imported by need: a segmentation run never imports mmpretrain's model zoo, nor a pretraining run mmseg's.
 """
 
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from .heads.nepa_cls_head import NEPAClsHead
     from .selfsup import NEPA
     from .utils.async_labels import AsyncClsDataPreprocessor
+    from .utils.decode_data_preprocessor import DecodeDataPreprocessor
 
 __getattr__ = import_by_need(
     __name__,
@@ -30,6 +30,7 @@ __getattr__ = import_by_need(
         MMPRETRAIN_MODELS,
         {
             'AsyncClsDataPreprocessor': 'nepa_mm.models.utils.async_labels',
+            'DecodeDataPreprocessor': 'nepa_mm.models.utils.decode_data_preprocessor',
             'NEPA': 'nepa_mm.models.selfsup.nepa',
             'NEPAClsHead': 'nepa_mm.models.heads.nepa_cls_head',
         },
@@ -48,6 +49,7 @@ __all__ = [
     'AsyncClsDataPreprocessor',
     'AsyncFCNHead',
     'AsyncUPerHead',
+    'DecodeDataPreprocessor',
     'FeatureMaps',
     'LinearSegHead',
     'NEPA',

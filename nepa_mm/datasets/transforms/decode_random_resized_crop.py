@@ -58,13 +58,40 @@ class DecodeRandomResizedCrop(RandomResizedCrop):
     def transform(self, results: dict) -> dict:
         """Decode a random crop of ``results['encoded']``."""
         encoded: EncodedImage = results.pop('encoded')
+        box, flip = self.draw(encoded)
+        results['img'] = self.decode(encoded, box, flip)
+        results.update(img_shape=tuple(self.scale), flip=flip, flip_direction='horizontal' if flip else None)
+        return results
+
+    def draw(self, encoded: EncodedImage) -> tuple[tuple[int, int, int, int], bool]:
+        """Draw what becomes of an image.
+
+        Args:
+            encoded (EncodedImage): The image.
+
+        Returns:
+            tuple[tuple[int, int, int, int], bool]: The box (top, left, height, width), and whether to flip it.
+        """
         box = self.rand_crop_params(encoded)  # which looks at the shape only
         # One number in 0..1, as the choice between two directions in mmcv's RandomFlip draws it.
-        flip = np.random.random_sample() < self.flip_prob
+        return box, bool(np.random.random_sample() < self.flip_prob)
+
+    def decode(self, encoded: EncodedImage, box: tuple[int, int, int, int], flip: bool) -> np.ndarray:
+        """Decode what was drawn.
+
+        Args:
+            encoded (EncodedImage): The image.
+            box (tuple[int, int, int, int]): Top, left, height and width in its pixels.
+            flip (bool): Whether left and right change places.
+
+        Returns:
+            np.ndarray: uint8 (*scale, 3), BGR, a view of (3, *scale).
+
+        Raises:
+            UnreadableImage: The data of the box is damaged.
+        """
         image = decode_box(encoded, box, tuple(self.scale), self.interpolation)
-        results['img'] = to_planes(cv2.flip(image, 1) if flip else image)
-        results.update(img_shape=image.shape[:2], flip=flip, flip_direction='horizontal' if flip else None)
-        return results
+        return to_planes(cv2.flip(image, 1) if flip else image)
 
     def __repr__(self) -> str:
         return f'{super().__repr__()[:-1]}, flip_prob={self.flip_prob})'

@@ -25,7 +25,8 @@ class BadDataHook(Hook):
 
     :class:`nepa_mm.engine.NEPARunner` puts a :class:`nepa_mm.datasets.CheckedDataset` around the training set of a run
     that has this hook. It takes the next readable image of the data set in the place of a bad one, and notes the bad
-    one in ``bad_images/rank_N.jsonl`` of the work directory. The hook counts each file once, over all workers,
+    one in ``bad_images/rank_N.jsonl`` of the work directory. So does a ``DecodeDataPreprocessor``, which meets the damage
+    in JPEG files that are decoded where the model is, with the next readable image of the batch. The hook counts each file once, over all workers,
     processes, epochs and resumes, and writes ``bad_images.txt``: a path, a tab and what is wrong, per line. Without the
     hook, and in evaluation always, such an image is an error.
 
@@ -77,6 +78,12 @@ class BadDataHook(Hook):
                 file.unlink(missing_ok=True)
         self._own = BadImages(folder / f'rank_{rank}.jsonl', self.max_bad_share)
         return self._own
+
+    def before_train(self, runner: Runner) -> None:
+        """Give the list to what decodes images in this process."""
+        for module in runner.model.modules():
+            if hasattr(module, 'bad_images'):
+                module.bad_images = self._own
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Look every ``interval`` iterations."""
