@@ -1,5 +1,5 @@
 # The release's NEPA-B, JPEG files decoded on the GPU: the data workers read them and draw the crops. The same boxes and
-# flips; pixels differ by the decoder. For machines with few cores per GPU; see docs/augmentation.md. Unverified on GPUs.
+# flips; pixels differ by the decoder. For machines with few cores per GPU (docs/augmentation.md). Unverified on GPUs.
 _base_ = './nepa_base-p14_8xb512-bf16-coslr-1600e_in1k.py'
 model = dict(data_preprocessor=dict(type='DecodeDataPreprocessor'))
 train_pipeline = [

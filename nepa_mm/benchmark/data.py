@@ -13,22 +13,24 @@ import numpy as np
 import torch
 from mmcv.transforms import Compose, LoadImageFromFile
 from mmengine.dataset import default_collate, pseudo_collate
-from mmengine.registry import DefaultScope
+from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 from torchvision import transforms
 
-from nepa_mm.datasets import encoded_image
+from nepa_mm.datasets import collate_encoded, encoded_image
 
 from .photos import encoded, photo
 from .report import Report
 from .timing import interleave, ratios
 
 HELP = """Time the pipelines of pretraining, fine-tuning and segmentation on one core: ours, the hosts' and, for
-pretraining, the release's and the bare decoding of the same files by OpenCV, in turns. Seconds are processor time."""
+pretraining, the release's and the bare decoding of the same files by OpenCV, in turns. Seconds are processor time, but
+those of --device."""
 # Of the issue.
 RATE, OVER_PILLOW, OVER_HOST = 1200.0, 2.6, 1.5
 USES = ('pretrain', 'finetune', 'ade20k')
 SUFFIXES = ('.jpg', '.jpeg')
+ENCODED = 'ours, left encoded for the device'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--crop', type=int, default=224, help='side of the crops of pretraining and fine-tuning')
     parser.add_argument('--seg-crop', type=int, default=512, help='side of the crops of segmentation')
     parser.add_argument('--uses', nargs='+', default=USES, choices=USES, help='which to measure')
+    parser.add_argument('--device', help="where to time the decoding of what the workers leave encoded, such as 'cuda'")
     parser.add_argument('--rounds', type=int, default=9, help='timed rounds')
     parser.add_argument('--warmup', type=int, default=2, help='rounds before, not timed')
 
@@ -167,6 +170,10 @@ def _add_pretraining(report: Report, args: argparse.Namespace, files: Sequence[P
         steps = _composed('mmpretrain', *_host_crop(args.crop, backend, 'bilinear'), pack)
         functions[f'mmpretrain, {backend}'] = _batch(steps, files)
     functions['ours'] = _batch(_composed('mmpretrain', *_our_crop(args.crop, 'bilinear'), pack), files)
+    draw = dict(type='DrawRandomResizedCrop', scale=args.crop)
+    pack_crop = dict(type='PackInputs', algorithm_keys=['crop'])
+    left = _composed('mmpretrain', dict(type='LoadEncodedImage'), draw, pack_crop)
+    functions[ENCODED] = _batch(left, files, collate_encoded)
     seconds = interleave(functions, args.rounds, args.warmup, clock=time.process_time)
     for name, times in seconds.items():
         target = ('>=', RATE) if name == 'ours' else None
@@ -177,6 +184,24 @@ def _add_pretraining(report: Report, args: argparse.Namespace, files: Sequence[P
         report.add(f'pretraining: ours over {name}', quotients, 'ratio', target)
     bound = ratios(seconds['mmpretrain, pillow'], seconds['bare decoding, OpenCV'])
     report.add('pretraining: bare decoding over mmpretrain, pillow', bound, 'ratio')
+    if args.device is not None:
+        decode = _decoding(torch.device(args.device), functions[ENCODED]())
+        times = interleave(dict(device=decode), args.rounds, args.warmup)['device']
+        report.add(f'pretraining: decoded on {args.device}', [len(files) / s for s in times], 'img/s')
+
+
+def _decoding(device: torch.device, batch: object) -> Callable[[], object]:
+    """Makes an encoded batch ready on a device, and waits for it."""
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        settings = dict(mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True)
+        preprocessor = MODELS.build(dict(type='DecodeDataPreprocessor', **settings)).to(device)
+
+    def decode() -> None:
+        preprocessor(batch, training=True)
+        if device.type == 'cuda':
+            torch.cuda.synchronize(device)
+
+    return decode
 
 
 def _add_pair(report: Report, args: argparse.Namespace, count: int, use: str, host: Callable, ours: Callable) -> None:
@@ -192,9 +217,9 @@ def _composed(scope: str, *steps: object) -> Compose:
         return Compose(list(steps))
 
 
-def _batch(steps: Compose, files: Sequence[Path]) -> Callable[[], object]:
+def _batch(steps: Compose, files: Sequence[Path], collate: Callable = default_collate) -> Callable[[], object]:
     """Makes a batch of all images, from the files on."""
-    return lambda: default_collate([steps(dict(img_path=str(file), gt_label=0)) for file in files])
+    return lambda: collate([steps(dict(img_path=str(file), gt_label=0)) for file in files])
 
 
 def _segmentation(steps: Sequence, files: Sequence[Path], labels: Sequence[Path]) -> Callable[[], object]:

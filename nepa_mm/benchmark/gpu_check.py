@@ -81,6 +81,7 @@ STEPS = (
     _step('large', 'gelu', 64, compiled=False),
     _benchmark('memory', 'memory', '--batch-size', '64', '--dtype', 'bf16', seconds=50),
     _benchmark('tokens', 'tokens', '--dtype', 'bf16', '--rounds', '1', seconds=50),
+    _benchmark('data', 'data', '--uses', 'pretrain', '--images', '128', '--rounds', '3', '--warmup', '1', seconds=40),
     _step('base', 'swiglu', 256, compiled=True),
     _step('large', 'swiglu', 128, compiled=True),
 )

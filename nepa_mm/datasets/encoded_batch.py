@@ -182,8 +182,8 @@ def collate_encoded(data_batch: Sequence[dict]) -> dict:
             ``data_samples`` with ``crop`` and ``img_path``.
 
     Returns:
-        dict: ``inputs``, an :class:`EncodedBatch`, or uint8 (B, 3, H, W) if there is no JPEG in it; the rest as mmengine's
-        ``default_collate`` has it.
+        dict: ``inputs``, an :class:`EncodedBatch`, or uint8 (B, 3, H, W) if there is no JPEG in it; the rest as
+        mmengine's ``default_collate`` has it.
 
     Raises:
         ValueError: A JPEG comes without its ``crop``.

@@ -28,7 +28,7 @@ def arguments(*given: str) -> argparse.Namespace:
 def test_figures():
     report = data.run(arguments())
     rates = {figure.name: np.array(figure.values) for figure in report.figures if figure.unit == 'img/s'}
-    assert len(rates) == 5 + 2 + 2 and all(len(values) == 2 and (values > 0).all() for values in rates.values())
+    assert len(rates) == 6 + 2 + 2 and all(len(values) == 2 and (values > 0).all() for values in rates.values())
     for name, target in (('mmpretrain, pillow', ('>=', 2.6)), ('bare decoding, OpenCV', None)):
         figure = report[f'pretraining: ours over {name}']
         assert figure.target == target
@@ -46,7 +46,8 @@ def test_files_of_a_folder(tmp_path):
         (tmp_path / 'deeper').mkdir(exist_ok=True)
         (tmp_path / 'deeper' / f'{number}.JPEG').write_bytes(encoded(photo(50, 60, number)))
     (tmp_path / 'note.txt').write_text('no image')
-    report = data.run(arguments('--folder', str(tmp_path), '--uses', 'pretrain'))
+    report = data.run(arguments('--folder', str(tmp_path), '--uses', 'pretrain', '--device', 'cpu'))
+    assert (np.array(report['pretraining: decoded on cpu'].values) > 0).all()
     assert report.settings['images'] == 3 and report.settings['source'] == 'files of the folder'
     assert not any('segmentation' in figure.name for figure in report.figures)
     with pytest.raises(ValueError, match='holds no files'):

@@ -12,16 +12,16 @@ from .decode_random_resized_crop import DecodeRandomResizedCrop
 class DrawRandomResizedCrop(DecodeRandomResizedCrop):
     """``DecodeRandomResizedCrop`` that leaves decoding to the model's ``DecodeDataPreprocessor``.
 
-    Draws the same boxes and flips from numpy's generator, and hands a JPEG on as its file holds it. What a GPU's decoder
-    may read otherwise, or not at all, is decoded here: other formats, JPEG with CMYK or RGB colours, with a turn by
-    EXIF, with 12 bits, neither baseline nor progressive, or with anything behind its end.
+    Draws the same boxes and flips from numpy's generator, and hands a JPEG on as its file holds it. What a GPU's
+    decoder may read otherwise, or not at all, is decoded here: other formats, JPEG with CMYK or RGB colours, with a
+    turn by EXIF, with 12 bits, neither baseline nor progressive, or with anything behind its end.
 
     Goes with ``PackInputs(algorithm_keys=['crop'])`` behind it and ``collate_fn=dict(type='collate_encoded')``; see
     docs/augmentation.md.
 
     Required key: ``encoded``, from ``LoadEncodedImage``; removed. Added keys: ``img``, uint8: the bytes of a JPEG
-    (length,), or the pixels (*scale, 3), BGR, of another image; ``crop``, a :class:`nepa_mm.datasets.encoded_batch.Crop`
-    of a JPEG; ``img_shape``, ``flip``, ``flip_direction``.
+    (length,), or the pixels (*scale, 3), BGR, of another image; ``crop``, a
+    :class:`nepa_mm.datasets.encoded_batch.Crop` of a JPEG; ``img_shape``, ``flip``, ``flip_direction``.
 
     Args:
         *args: Those of ``DecodeRandomResizedCrop``.

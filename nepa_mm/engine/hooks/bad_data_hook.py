@@ -25,10 +25,10 @@ class BadDataHook(Hook):
 
     :class:`nepa_mm.engine.NEPARunner` puts a :class:`nepa_mm.datasets.CheckedDataset` around the training set of a run
     that has this hook. It takes the next readable image of the data set in the place of a bad one, and notes the bad
-    one in ``bad_images/rank_N.jsonl`` of the work directory. So does a ``DecodeDataPreprocessor``, which meets the damage
-    in JPEG files that are decoded where the model is, with the next readable image of the batch. The hook counts each file once, over all workers,
-    processes, epochs and resumes, and writes ``bad_images.txt``: a path, a tab and what is wrong, per line. Without the
-    hook, and in evaluation always, such an image is an error.
+    one in ``bad_images/rank_N.jsonl`` of the work directory. So does a ``DecodeDataPreprocessor``, which meets the
+    damage in JPEG files that are decoded where the model is, with the next readable image of the batch. The hook counts
+    each file once, over all workers, processes, epochs and resumes, and writes ``bad_images.txt``: a path, a tab and
+    what is wrong, per line. Without the hook, and in evaluation always, such an image is an error.
 
     Args:
         max_bad_share (float): Stop when more than this part of the training images is bad. 0 stops at the first.

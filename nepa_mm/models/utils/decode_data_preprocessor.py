@@ -20,9 +20,9 @@ from torch import Tensor
 class DecodeDataPreprocessor(SelfSupDataPreprocessor):
     """``SelfSupDataPreprocessor`` that first decodes what the data workers have left encoded.
 
-    torchvision decodes the JPEG files of a batch on the model's device: on a GPU by nvJPEG, on the CPU by libjpeg. Boxes
-    and flips are those that ``DrawRandomResizedCrop`` drew in the worker. A batch of pixels, as evaluation has them, is
-    treated as in ``SelfSupDataPreprocessor``. Arguments are those of that class. Unverified on a GPU.
+    torchvision decodes the JPEG files of a batch on the model's device: on a GPU by nvJPEG, on the CPU by libjpeg.
+    Boxes and flips are those that ``DrawRandomResizedCrop`` drew in the worker. A batch of pixels, as evaluation has
+    them, is treated as in ``SelfSupDataPreprocessor``. Arguments are those of that class. Unverified on a GPU.
 
     Raises:
         RuntimeError: torchvision decodes no list of JPEG files, or has been built without nvJPEG and there is a GPU.
@@ -59,8 +59,8 @@ class DecodeDataPreprocessor(SelfSupDataPreprocessor):
         if self.device.type != 'cuda':
             return batch.decode(self._decode_files, self.device, self.bad_images)
         device = self.device if self.device.index is not None else torch.device('cuda', torch.cuda.current_device())
-        # torchvision writes from a stream of its own, which waits for nothing, into memory of the current stream: on
-        # the stream of the training that may still be in use. On this one it is not, and the training goes on meanwhile.
+        # torchvision writes from a stream of its own, which waits for nothing, into memory of the current stream: that
+        # of the training may still be in use. That of this one is not, and the training goes on meanwhile.
         own, training = _stream(device), torch.cuda.current_stream(device)
         own.synchronize()
         with torch.cuda.stream(own):
@@ -76,8 +76,8 @@ class DecodeDataPreprocessor(SelfSupDataPreprocessor):
         if failed and not self._told:
             self._told = True
             print_log(
-                f'{failed} of {len(files)} JPEG files of a batch cannot be decoded on {device}: what is damaged is noted '
-                'or an error, the others are read on the CPU, which takes longer. Said once.',
+                f'{failed} of {len(files)} JPEG files of a batch cannot be decoded on {device}: what is damaged is '
+                'noted or an error, the others are read on the CPU, which takes longer. Said once.',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -121,9 +121,9 @@ def check_decoder() -> None:
             reason = str(error).split('\n')[0] or type(error).__name__
         if reason:
             raise RuntimeError(
-                f'DecodeDataPreprocessor: torchvision {torchvision.__version__} does not decode a list of JPEG files on '
-                f'{device!r}: {reason}. Install a torchvision whose io.decode_jpeg takes lists, on a GPU one built with '
-                'nvJPEG, or decode in the data workers: SelfSupDataPreprocessor with DecodeRandomResizedCrop and '
+                f'DecodeDataPreprocessor: torchvision {torchvision.__version__} does not decode a list of JPEG files '
+                f'on {device!r}: {reason}. Install a torchvision whose io.decode_jpeg takes lists, for a GPU one built '
+                'with nvJPEG, or decode in the data workers: SelfSupDataPreprocessor with DecodeRandomResizedCrop and '
                 'default_collate (docs/augmentation.md)'
             )
 
