@@ -30,6 +30,7 @@ PAPER_L = 'classification/nepa-swiglu_large-p14_8xb128-bf16-coslr-50e_in1k'
 # (arch, mlp, qk_norm), epochs, warm-up epochs; everything else is the same in all of them.
 PRETRAINING = {
     PRETRAIN: (('base', 'gelu', 'plain'), 1600, 40),
+    'pretrain/nepa_base-p14_8xb512-bf16-coslr-1600e_in1k-gpu-jpeg': (('base', 'gelu', 'plain'), 1600, 40),
     'pretrain/nepa_base-p14_16xb256-bf16-coslr-1600e_in1k': (('base', 'gelu', 'plain'), 1600, 40),
     'pretrain/nepa_base-p14_4xb256-accum4-bf16-coslr-1600e_in1k': (('base', 'gelu', 'plain'), 1600, 40),
     'pretrain/nepa_base-p14_1xb256-accum16-bf16-coslr-1600e_in1k': (('base', 'gelu', 'plain'), 1600, 40),
@@ -218,6 +219,21 @@ def test_models_of_the_recipes(name):
     assert backbone.layer_scale_init == 1e-5
     assert dict(backbone.rope) == dict(base=100.0, rescale=2.0, shift=None, jitter=None)
     assert not backbone.get('pos_embed') and not backbone.get('mask_ratio')
+
+
+def test_decoding_on_the_gpu_changes_nothing_else():
+    told, cfg = load(PRETRAIN), load(f'{PRETRAIN}-gpu-jpeg')
+    load_step, crop, pack = cfg.train_dataloader.dataset.pipeline
+    assert (cfg.model.data_preprocessor.pop('type'), crop.pop('type')) == (
+        'DecodeDataPreprocessor',
+        'DrawRandomResizedCrop',
+    )
+    assert (pack.pop('algorithm_keys'), cfg.train_dataloader.pop('collate_fn').type) == (['crop'], 'collate_encoded')
+    told.model.data_preprocessor.pop('type')
+    told.train_dataloader.dataset.pipeline[1].pop('type')
+    told.train_dataloader.pop('collate_fn')
+    assert cfg.train_dataloader == told.train_dataloader and cfg.model == told.model
+    assert cfg.optim_wrapper == told.optim_wrapper and cfg.custom_hooks == told.custom_hooks
 
 
 def test_augmentation_of_pretraining():

@@ -173,7 +173,7 @@ def _add_pretraining(report: Report, args: argparse.Namespace, files: Sequence[P
     draw = dict(type='DrawRandomResizedCrop', scale=args.crop)
     pack_crop = dict(type='PackInputs', algorithm_keys=['crop'])
     left = _composed('mmpretrain', dict(type='LoadEncodedImage'), draw, pack_crop)
-    functions[ENCODED] = _batch(left, files, collate_encoded)
+    functions[ENCODED] = collated = _batch(left, files, collate_encoded)
     seconds = interleave(functions, args.rounds, args.warmup, clock=time.process_time)
     for name, times in seconds.items():
         target = ('>=', RATE) if name == 'ours' else None
@@ -185,23 +185,17 @@ def _add_pretraining(report: Report, args: argparse.Namespace, files: Sequence[P
     bound = ratios(seconds['mmpretrain, pillow'], seconds['bare decoding, OpenCV'])
     report.add('pretraining: bare decoding over mmpretrain, pillow', bound, 'ratio')
     if args.device is not None:
-        decode = _decoding(torch.device(args.device), functions[ENCODED]())
+        decode = _decoding(torch.device(args.device), collated())
         times = interleave(dict(device=decode), args.rounds, args.warmup)['device']
         report.add(f'pretraining: decoded on {args.device}', [len(files) / s for s in times], 'img/s')
 
 
-def _decoding(device: torch.device, batch: object) -> Callable[[], object]:
-    """Makes an encoded batch ready on a device, and waits for it."""
+def _decoding(device: torch.device, batch: dict) -> Callable[[], object]:
+    """Makes an encoded batch ready on a device."""
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         settings = dict(mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True)
         preprocessor = MODELS.build(dict(type='DecodeDataPreprocessor', **settings)).to(device)
-
-    def decode() -> None:
-        preprocessor(batch, training=True)
-        if device.type == 'cuda':
-            torch.cuda.synchronize(device)
-
-    return decode
+    return lambda: preprocessor(dict(batch), training=True)
 
 
 def _add_pair(report: Report, args: argparse.Namespace, count: int, use: str, host: Callable, ours: Callable) -> None:
@@ -217,7 +211,7 @@ def _composed(scope: str, *steps: object) -> Compose:
         return Compose(list(steps))
 
 
-def _batch(steps: Compose, files: Sequence[Path], collate: Callable = default_collate) -> Callable[[], object]:
+def _batch(steps: Compose, files: Sequence[Path], collate: Callable = default_collate) -> Callable[[], dict]:
     """Makes a batch of all images, from the files on."""
     return lambda: collate([steps(dict(img_path=str(file), gt_label=0)) for file in files])
 

@@ -7,6 +7,7 @@ from mmcv.transforms import Compose
 from mmengine.dataset import default_collate
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
+from torch.utils.data._utils.pin_memory import pin_memory
 
 import nepa_mm  # noqa: F401  (registers)
 from nepa_mm.benchmark.photos import encoded, photo
@@ -46,13 +47,16 @@ def batches(files: list[bytes], size: int, device: torch.device, **settings) -> 
         for seed, data in enumerate(files):
             np.random.seed(seed)
             samples.append(steps(dict(img_path=f'{seed}.jpg', img_bytes=data)))
-        inputs = preprocessor(kind, device)(collate(samples), training=True)['inputs']
+        batch = collate(samples)
+        if device.type == 'cuda':
+            batch = pin_memory(batch)  # as the data loader does where a config says so
+        inputs = preprocessor(kind, device)(batch, training=True)['inputs']
         assert inputs.device.type == device.type and inputs.dtype == torch.float32
         made.append(inputs.cpu() * 127.5 + 127.5)
     return made[0], made[1]
 
 
-# nvJPEG enlarges colours otherwise than libjpeg, for which twice as much is allowed on a GPU.
+# nvJPEG rounds and enlarges colours otherwise than libjpeg, which is allowed 2 grey levels on a GPU.
 @pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
 @pytest.mark.parametrize(('size', 'least', 'most'), [(224, 0.0, 0.3), (40, 0.05, 1.0)])
 def test_pixels_are_those_of_the_worker(device, interpolation, size, least, most):
@@ -61,7 +65,7 @@ def test_pixels_are_those_of_the_worker(device, interpolation, size, least, most
     told, got = batches(files, size, device, interpolation=interpolation)
     mean = (told - got).abs().mean((1, 2, 3))
     assert mean.min() >= least
-    assert mean.max() < (most if device.type == 'cpu' else most + 1.0)
+    assert mean.max() < (most if device.type == 'cpu' else 2.0)
 
 
 def test_kinds_of_jpeg(device):

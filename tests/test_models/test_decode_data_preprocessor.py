@@ -12,6 +12,7 @@ from mmengine.dataset import default_collate
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, RUNNERS
 from PIL import Image
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from nepa_mm.benchmark.photos import encoded, photo
 from nepa_mm.datasets import BadImages, TooManyBadImagesError, UnreadableImage, collate_encoded, encoded_batch
@@ -91,6 +92,14 @@ def test_batches_take_few_tensors_and_are_not_changed():
     decode = preprocessor('DecodeDataPreprocessor', CPU)
     first = decode(batch)['inputs']
     assert torch.equal(decode(batch)['inputs'], first) and batch['inputs'] is inputs
+
+
+def test_only_pixels_are_pinned(monkeypatch):
+    batch = collate_encoded(drawn([encode(picture(0)), encode(picture(1), 'PNG')]))
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda self, *args: pinned.append(self.shape) or self)
+    assert pin_memory(batch)['inputs'] is batch['inputs']
+    assert pinned == [(1, 3, 16, 16)]
 
 
 def test_large_images_are_decoded_in_parts(monkeypatch):
