@@ -47,26 +47,25 @@ GPUS: dict[str, GPU] = {
     't4': _gpu('NVIDIA T4', 65, 16, 'NVIDIA T4 data sheet, float16', bfloat16=False),
 }
 
-# What torch.cuda.get_device_name() says; the first pattern that is found counts. None: like a card of the table by its
-# name, not by its figures.
-_DEVICE_NAMES: tuple[tuple[str, str | None], ...] = (
-    (r'Laptop|H100 NVL|RTX 4090 D|RTX 5090 D|V100.*16GB', None),
-    (r'B200', 'b200'),
-    (r'H200', 'h200'),
-    (r'H100 PCIe', 'h100-pcie'),
-    (r'H100', 'h100'),
-    (r'A100.*80GB', 'a100-80g'),
-    (r'A100', 'a100-40g'),
-    (r'L40S', 'l40s'),
-    (r'L4', 'l4'),
-    (r'A10', 'a10'),
-    (r'RTX A6000', 'a6000'),
-    (r'RTX 3090', 'rtx3090'),
-    (r'RTX 4090', 'rtx4090'),
-    (r'RTX 5090', 'rtx5090'),
-    (r'V100', 'v100'),
-    (r'T4', 't4'),
-)
+# What torch.cuda.get_device_name() says, without the maker. The whole name counts: one that has more in it is of a card
+# with other figures, such as an "RTX 3090 Ti", an "H200 NVL", or a slice of one (MIG).
+_DEVICE_NAMES: dict[str, str] = {
+    r'B200': 'b200',
+    r'H200': 'h200',
+    r'H100 80GB HBM3': 'h100',
+    r'H100 PCIe': 'h100-pcie',
+    r'A100-SXM4-80GB|A100 80GB PCIe': 'a100-80g',
+    r'A100-SXM4-40GB|A100-PCIE-40GB': 'a100-40g',
+    r'L40S': 'l40s',
+    r'L4': 'l4',
+    r'A10': 'a10',
+    r'RTX A6000': 'a6000',
+    r'GeForce RTX 3090': 'rtx3090',
+    r'GeForce RTX 4090': 'rtx4090',
+    r'GeForce RTX 5090': 'rtx5090',
+    r'V100-(?:SXM2|SXM3|PCIE|DGXS)-32GB': 'v100',
+    r'T4': 't4',
+}
 
 
 def gpu_of_device(device_name: str) -> str | None:
@@ -76,6 +75,7 @@ def gpu_of_device(device_name: str) -> str | None:
         device_name (str): From ``torch.cuda.get_device_name()``, such as 'NVIDIA H100 80GB HBM3'.
 
     Returns:
-        str | None: Such as 'h100'; None for a device that the table does not hold.
+        str | None: Such as 'h100'; None for a device that the table does not hold, and for a slice of one.
     """
-    return next((key for pattern, key in _DEVICE_NAMES if re.search(rf'\b(?:{pattern})\b', device_name)), None)
+    name = re.sub(r'^(NVIDIA|Tesla) ', '', device_name)
+    return next((key for pattern, key in _DEVICE_NAMES.items() if re.fullmatch(pattern, name)), None)
