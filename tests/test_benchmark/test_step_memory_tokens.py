@@ -8,6 +8,7 @@ import torch
 from nepa_mm.benchmark import memory, step, tokens
 from nepa_mm.benchmark.flops import vit_flops, vit_shape
 from nepa_mm.benchmark.memory_process import measure_in_process
+from nepa_mm.benchmark.report import Report
 from nepa_mm.benchmark.timm_blocks import predict_with_timm_blocks
 from nepa_mm.models import NEPAViT
 from tests.flops import flop_counter
@@ -52,6 +53,31 @@ def test_step_reports_quotients_beside_seconds():
         assert report[f'{dtype} step / products'].values == pytest.approx(quotients)
         assert report[f'{dtype} step / products'].target is None, 'the target is of the base model'
     assert report.settings['arch'] == 'tiny' and len(report['fp32 step'].values) == 2
+
+
+@pytest.mark.parametrize(
+    ('given', 'share', 'images'),
+    [
+        (['--batch-size', '256'], 0.55, 3200),
+        (['--arch', 'large', '--batch-size', '128'], 0.60, 1000),
+        (['--batch-size', '8'], None, None),  # the default
+        (['--arch', 'large', '--batch-size', '64'], None, None),
+        (['--batch-size', '256', '--mlp', 'swiglu'], None, None),
+        (['--batch-size', '256', '--num-layers', '2'], None, None),
+    ],
+)
+def test_targets_of_a_gpu_are_those_of_the_whole_model_at_a_large_batch(monkeypatch, given, share, images):
+    def figures(device_name, *given):
+        monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: device_name)
+        report = Report('step', command='')
+        args = arguments(step, '--device', 'cuda', *given)
+        step._add_gpu_figures(report, 'bf16', args, dict(step=[0.1], matmul=[1.0]), 7e14)
+        return report['bf16 share of matmul rate'].target, report['bf16 images'].target
+
+    shares, rates = share and ('>=', share), images and ('>=', images)
+    assert figures('NVIDIA H100 80GB HBM3', '--compile', *given) == (shares, rates)
+    assert figures('NVIDIA H100 80GB HBM3 MIG 1g.10gb', '--compile', *given) == (shares, None)
+    assert figures('NVIDIA H100 80GB HBM3', *given) == (None, None)
 
 
 def test_step_gradients_are_new_each_time_or_kept():
