@@ -189,7 +189,7 @@ def test_the_model_index_builds():
     weights = {model.name: model.weights for model in index.models if model.weights}
     assert set(weights) >= {
         'nepa_base-p14_8xb512-bf16-coslr-1600e_in1k',
-        'nepa_large-p14_8xb256-accum2-bf16-coslr-1600e_in1k',
+        'nepa_large-p14_8xb128-accum4-bf16-coslr-1600e_in1k',
         'nepa_base-p14_8xb128-bf16-coslr-100e_in1k',
         'nepa_large-p14_8xb128-bf16-coslr-100e_in1k',
     }

@@ -34,10 +34,10 @@ PRETRAINING = {
     'pretrain/nepa_base-p14_16xb256-bf16-coslr-1600e_in1k': (('base', 'gelu', 'plain'), 1600, 40),
     'pretrain/nepa_base-p14_4xb256-accum4-bf16-coslr-1600e_in1k': (('base', 'gelu', 'plain'), 1600, 40),
     'pretrain/nepa_base-p14_1xb256-accum16-bf16-coslr-1600e_in1k': (('base', 'gelu', 'plain'), 1600, 40),
-    'pretrain/nepa_large-p14_8xb256-accum2-bf16-coslr-1600e_in1k': (('large', 'gelu', 'affine'), 1600, 40),
+    'pretrain/nepa_large-p14_8xb128-accum4-bf16-coslr-1600e_in1k': (('large', 'gelu', 'affine'), 1600, 40),
     'pretrain/nepa_large-p14_32xb128-bf16-coslr-1600e_in1k': (('large', 'gelu', 'affine'), 1600, 40),
-    'pretrain/nepa-swiglu_base-p14_8xb512-bf16-coslr-1600e_in1k': (('base', 'swiglu', 'plain'), 1600, 40),
-    'pretrain/nepa-swiglu_large-p14_8xb256-accum2-bf16-coslr-800e_in1k': (('large', 'swiglu', 'plain'), 800, 40),
+    'pretrain/nepa-swiglu_base-p14_8xb256-accum2-bf16-coslr-1600e_in1k': (('base', 'swiglu', 'plain'), 1600, 40),
+    'pretrain/nepa-swiglu_large-p14_8xb128-accum4-bf16-coslr-800e_in1k': (('large', 'swiglu', 'plain'), 800, 40),
     'pretrain/nepa_small-p14_8xb512-bf16-coslr-300e_in1k': (('small', 'gelu', 'plain'), 300, 15),
 }
 # lr at batch 1024, epochs, warm-up epochs, layer decay, its end, drop path.
@@ -376,9 +376,9 @@ def test_ablation_of_layer_decay():
     ('name', 'count'),
     [
         (PRETRAIN, 85_527_552),
-        ('pretrain/nepa_large-p14_8xb256-accum2-bf16-coslr-1600e_in1k', 302_967_808),
-        ('pretrain/nepa-swiglu_base-p14_8xb512-bf16-coslr-1600e_in1k', 113_875_968),
-        ('pretrain/nepa-swiglu_large-p14_8xb256-accum2-bf16-coslr-800e_in1k', 403_726_336),
+        ('pretrain/nepa_large-p14_8xb128-accum4-bf16-coslr-1600e_in1k', 302_967_808),
+        ('pretrain/nepa-swiglu_base-p14_8xb256-accum2-bf16-coslr-1600e_in1k', 113_875_968),
+        ('pretrain/nepa-swiglu_large-p14_8xb128-accum4-bf16-coslr-800e_in1k', 403_726_336),
     ],
 )
 def test_parameters_of_the_pretrained_models(name, count):

@@ -25,7 +25,7 @@ CONFIGS = Path(__file__).parents[1] / 'configs'
             11,
             'large',
             'affine',
-            'nepa_large-p14_8xb256-accum2-bf16-coslr-1600e_in1k',
+            'nepa_large-p14_8xb128-accum4-bf16-coslr-1600e_in1k',
         ),
     ],
 )

@@ -12,7 +12,7 @@ model = dict(
         freeze_patch_embed=True,
         init_cfg=dict(
             type='Pretrained',
-            checkpoint='work_dirs/nepa-swiglu_base-p14_8xb512-bf16-coslr-1600e_in1k/epoch_1600.pth',
+            checkpoint='work_dirs/nepa-swiglu_base-p14_8xb256-accum2-bf16-coslr-1600e_in1k/epoch_1600.pth',
         ),
     ),
     # The paper gives mixup .8 and CutMix 1.0; that they alternate at every batch is the release's.

@@ -5,6 +5,6 @@ model = dict(
     backbone=dict(
         causal=True,
         mlp='swiglu',
-        init_cfg=dict(checkpoint='work_dirs/nepa-swiglu_base-p14_8xb512-bf16-coslr-1600e_in1k/epoch_1600.pth'),
+        init_cfg=dict(checkpoint='work_dirs/nepa-swiglu_base-p14_8xb256-accum2-bf16-coslr-1600e_in1k/epoch_1600.pth'),
     ),
 )

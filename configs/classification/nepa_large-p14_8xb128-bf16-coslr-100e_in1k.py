@@ -12,7 +12,7 @@ model = dict(
         freeze_patch_embed=True,
         init_cfg=dict(
             type='Pretrained',
-            checkpoint='work_dirs/nepa_large-p14_8xb256-accum2-bf16-coslr-1600e_in1k/epoch_1600.pth',
+            checkpoint='work_dirs/nepa_large-p14_8xb128-accum4-bf16-coslr-1600e_in1k/epoch_1600.pth',
         ),
     ),
     train_cfg=dict(augments=dict(type='TimmMixup', mixup_alpha=0.8, cutmix_alpha=1.0, prob=1.0, switch_prob=0.5)),

@@ -7,7 +7,7 @@ model = dict(
         qk_norm='affine',
         frozen_stages=24,
         out_indices=10,
-        init_cfg=dict(checkpoint='work_dirs/nepa_large-p14_8xb256-accum2-bf16-coslr-1600e_in1k/epoch_1600.pth'),
+        init_cfg=dict(checkpoint='work_dirs/nepa_large-p14_8xb128-accum4-bf16-coslr-1600e_in1k/epoch_1600.pth'),
     ),
     neck=dict(input_features=1024),
     head=dict(in_channels=1024),

@@ -4,6 +4,6 @@ model = dict(
     backbone=dict(
         qk_norm='plain',
         mlp='swiglu',
-        init_cfg=dict(checkpoint='work_dirs/nepa-swiglu_large-p14_8xb256-accum2-bf16-coslr-800e_in1k/epoch_800.pth'),
+        init_cfg=dict(checkpoint='work_dirs/nepa-swiglu_large-p14_8xb128-accum4-bf16-coslr-800e_in1k/epoch_800.pth'),
     ),
 )

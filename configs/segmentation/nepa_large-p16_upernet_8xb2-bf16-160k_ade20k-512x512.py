@@ -9,7 +9,7 @@ model = dict(
     backbone=dict(
         init_cfg=dict(
             type='Pretrained',
-            checkpoint='work_dirs/nepa_large-p14_8xb256-accum2-bf16-coslr-1600e_in1k/epoch_1600.pth',
+            checkpoint='work_dirs/nepa_large-p14_8xb128-accum4-bf16-coslr-1600e_in1k/epoch_1600.pth',
             resample_patch_embed=True,
         ),
     ),

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import math
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -28,11 +30,12 @@ from tests.test_configs import LEAFS, ROOT
 TOOL = ROOT / 'tools' / 'analysis' / 'plan.py'
 MEASURED = ROOT / 'tools' / 'analysis' / 'measured.json'
 PATHS = {path.stem: path for path in LEAFS}
-BASE = 'nepa-swiglu_base-p14_8xb512-bf16-coslr-1600e_in1k'
-LARGE = 'nepa-swiglu_large-p14_8xb256-accum2-bf16-coslr-800e_in1k'
+BASE = 'nepa-swiglu_base-p14_8xb256-accum2-bf16-coslr-1600e_in1k'
+LARGE = 'nepa-swiglu_large-p14_8xb128-accum4-bf16-coslr-800e_in1k'
 # One of each kind of model; the rest of the leafs is for the slow run.
 KINDS = [
     BASE,
+    LARGE,
     'nepa_base-p14_linear-layer6_8xb128-bf16-coslr-90e_in1k',
     'nepa_d192l6-p8_linear_1xb64-bf16-100it_demo-crops-96x96',
     'nepa_d192l6-p8_upernet_1xb8-bf16-500it_camvid-160x160',
@@ -171,7 +174,7 @@ def test_gpus_are_known_by_what_torch_calls_them(reported, key):
 
 def test_epochs_count_whole_batches_of_every_process():
     """1,281,167 over 8 processes, filled up to 160,146 each, in batches of 512 without the rest."""
-    run = run_length(load(BASE), 8)
+    run = run_length(load('nepa_base-p14_8xb512-bf16-coslr-1600e_in1k'), 8)
     assert (run.updates, run.images) == (1600 * 312, 1600 * 312 * 4096)
     cfg = load('nepa_base-p14_8xb128-bf16-coslr-100e_in1k')
     assert run_length(cfg, 3, images=1000).updates == 100 * 2  # 334 each: two batches and a rest
@@ -185,7 +188,7 @@ def test_iterations_and_accumulation():
     run = run_length(load('nepa_base-p14_upernet_8xb2-bf16-160k_ade20k-518x518'), 4)
     assert (run.length, run.images, run.updates) == ('160000 iterations', 160000 * 8, 160000)
     run = run_length(load(LARGE), 8)
-    assert (run.accumulation, run.updates) == (2, 800 * 625 // 2)
+    assert (run.accumulation, run.updates) == (4, 800 * 1251 // 4)
 
 
 def test_sizes_of_data_sets():
@@ -300,6 +303,8 @@ def check_every_line(name: str, rates: list) -> None:
     assert plan.flops == backbone + plan.count.head_flops
     assert 0 < plan.count.learning <= plan.count.parameters
     assert plan.variants[0].memory.per_image > 0
+    if load(name).model.type == 'NEPA':
+        assert plan.variants[0].largest_batch >= plan.run.batch_per_gpu, 'a pretraining leaf fits GPUs of 80 GB'
     frozen = plan.shape.frozen_layers == plan.shape.num_layers
     assert plan.flops.training / plan.flops.forward == pytest.approx(1 if frozen else 3, rel=0.05)
     text = plan_text(plan)
@@ -325,8 +330,24 @@ def test_every_leaf_but_its_model(rates, quick):
             assert plan.run.images == pytest.approx(1_281_167 * loops[0], rel=0.01)
 
 
-@pytest.mark.slow
-def test_every_leaf(rates, monkeypatch):
+def told_memory() -> dict[str, int]:
+    """GB per GPU in the table of configs/pretrain/README.md, by leaf."""
+    text = (ROOT / 'configs' / 'pretrain' / 'README.md').read_text()
+    column = next(line for line in text.splitlines() if line.startswith('| config')).split('|').index(' GB per GPU ')
+    rows = re.findall(r'^(\| \[[^]]*\]\((\S+)\.py\).*)', text, re.MULTILINE)
+    return {name: int(row.split('|')[column]) for row, name in rows}
+
+
+def test_every_pretraining_leaf_is_told_to_fit_80_gb():
+    """That the table tells the plan's figures is for the slow run."""
+    told = told_memory()
+    assert set(told) == {name for name, path in PATHS.items() if path.parent.name == 'pretrain'}
+    assert max(told.values()) <= GPUS['h100'].memory / 1e9 == 80
+
+
+@pytest.fixture
+def counted_once(monkeypatch):
+    """Models that several configs share are counted for the first of them."""
     known: dict[str, ModelCount] = {}
 
     def count_once(model, *args):
@@ -336,8 +357,21 @@ def test_every_leaf(rates, monkeypatch):
         return known[key]
 
     monkeypatch.setattr(planning, 'count_model', count_once)
+
+
+@pytest.mark.slow
+def test_every_leaf(rates, counted_once):
     for name in PATHS:
         check_every_line(name, rates)
+
+
+@pytest.mark.slow
+def test_the_table_tells_the_memory_of_the_plans(rates, counted_once):
+    """On as many GPUs as the leaf's name says."""
+    for name, gigabytes in told_memory().items():
+        gpus = int(re.search(r'_(\d+)xb', name)[1])
+        plan = make_plan(load(name), 'h100', gpus, rates, name)
+        assert gigabytes == math.ceil(plan.variants[0].memory.of_batch(plan.run.batch_per_gpu) / 1e9), name
 
 
 def test_parameters_of_the_papers_main_models(rates):
@@ -416,7 +450,7 @@ def test_the_tool_names_every_gpu_before_it_imports_anything():
 
 
 def test_size_of_the_images_that_a_config_trains_on():
-    size = dict(zip(KINDS, [(224, 224), (224, 224), (96, 96), (160, 160), (192, 256)], strict=True))
+    size = dict(zip(KINDS, [(224, 224), (224, 224), (224, 224), (96, 96), (160, 160), (192, 256)], strict=True))
     size['nepa_large-p14_upernet_8xb2-bf16-160k_ade20k-518x518'] = (518, 518)
     assert {name: planning._image_size(load(name)) for name in size} == size
     assert planning._image_size(ConfigDict(model={}, train_dataloader=dict(dataset=dict(pipeline=[])))) is None

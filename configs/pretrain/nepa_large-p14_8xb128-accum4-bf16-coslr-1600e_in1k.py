@@ -1,0 +1,13 @@
+# NEPA-L on ImageNet-1k, the release's recipe: GELU, QK-norm with a weight, batch 4096 in four parts (for 80 GB),
+# 1600 epochs. Every 4 epochs the iterations are whole updates.
+_base_ = [
+    '../_base_/models/nepa_large-p14.py',
+    '../_base_/datasets/image_folder_224.py',
+    '../_base_/schedules/adamw_pretrain.py',
+    '../_base_/cls_runtime.py',
+]
+train_dataloader = dict(batch_size=128, dataset=dict(data_root='data/imagenet/train'))
+optim_wrapper = dict(accumulative_counts=4)
+# The average counts updates, not iterations.
+custom_hooks = [dict(type='EMAHook', ema_type='ForeachEMA', momentum=1e-4, interval=4)]
+default_hooks = dict(checkpoint=dict(interval=8))
