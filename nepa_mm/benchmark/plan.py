@@ -72,8 +72,9 @@ class Plan:
 
     @property
     def hours_kind(self) -> str:
-        """Whether the hours are measured: their rate is, on as many GPUs."""
-        return self.rate.kind if self.gpus == self.rate.gpus else 'extrapolated'
+        """'published' with such a rate, on as many GPUs; else 'extrapolated': measured rates leave the update out."""
+        is_rates = self.gpus == self.rate.gpus and self.rate.with_update
+        return self.rate.kind if is_rates else 'extrapolated'
 
     def as_json(self) -> dict[str, Any]:
         """The plan as JSON can hold it."""

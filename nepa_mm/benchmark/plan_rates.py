@@ -19,7 +19,7 @@ class MeasuredError(ValueError):
 
 @dataclass(frozen=True)
 class Rate:
-    """Rate of NEPA's pretraining step on one GPU.
+    """Rate of NEPA's pretraining step on one GPU: of forward and backward if measured, of a whole run if published.
 
     Args:
         gpu (str): Key of :data:`~nepa_mm.benchmark.plan_gpus.GPUS`.
@@ -62,6 +62,11 @@ class Rate:
         return vit_shape(config, (self.image_size, self.image_size), causal=True)
 
     @property
+    def with_update(self) -> bool:
+        """Whether clipping, optimizer and average are in it."""
+        return self.kind == 'published'
+
+    @property
     def share(self) -> float:
         """Share of the GPU's published rate that the step's FLOPs are."""
         return self.images_per_second * work(self.shape) / (GPUS[self.gpu].tflops * 1e12)
@@ -76,12 +81,14 @@ class Estimate:
         kind (str): 'measured', 'published' or 'extrapolated'.
         source (str): From what.
         gpus (int): GPUs of the run that it, or what it is extrapolated from, was seen in.
+        with_update (bool): Whether clipping, optimizer and average are in it, or in what it is extrapolated from.
     """
 
     images_per_second: float
     kind: str
     source: str
     gpus: int
+    with_update: bool
 
 
 def work(shape: ViTShape) -> float:
@@ -94,8 +101,9 @@ def estimate_rate(
 ) -> Estimate:
     """Images per second of a step on a GPU, from what is known.
 
-    A rate of the same model on the same GPU is taken as it is. Otherwise the known step that is nearest in FLOPs, on
-    that GPU if there is one, tells the share of the GPU's published rate, and this step is taken to reach the same.
+    A rate of the same model on the same GPU is taken as it is, whatever batch it was seen at. Otherwise the known step
+    that is nearest in FLOPs, on that GPU if there is one, tells the share of the GPU's published rate, and this step is
+    taken to reach the same.
 
     Args:
         rates (Sequence[Rate]): What is known.
@@ -126,13 +134,13 @@ def estimate_rate(
     same = [r for r in rates if pretrains and r.gpu == gpu and r.shape == shape and r.compiled == compiled]
     if same:
         best = min(same, key=distance)
-        return Estimate(best.images_per_second, best.kind, best.source, best.gpus)
+        return Estimate(best.images_per_second, best.kind, best.source, best.gpus, best.with_update)
     value = nearest.share * GPUS[gpu].tflops * 1e12 / flops
     source = (
         f'{100 * nearest.share:.0f} % of {GPUS[gpu].tflops:g} TFLOP/s, as {nearest.arch} ({nearest.mlp}'
         f'{", compiled" if nearest.compiled else ""}) reached on {nearest.gpu}: {nearest.kind}, {nearest.source}'
     )
-    return Estimate(value, 'extrapolated', source, nearest.gpus)
+    return Estimate(value, 'extrapolated', source, nearest.gpus, nearest.with_update)
 
 
 def read_rates(files: Iterable[str | Path]) -> list[Rate]:

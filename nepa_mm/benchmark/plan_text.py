@@ -37,11 +37,13 @@ def plan_text(plan: Plan) -> str:
     lines.append(_line('speed', f'{_rate(rate.images_per_second)} img/s per GPU', f'{rate.kind}: {rate.source}'))
     if plan.hours is None:
         per_million = 1e6 / rate.images_per_second / plan.gpus / 3600
-        lines.append(_line('time', f'{per_million:.2f} hours per million images', plan.hours_kind))
+        hours = f'{per_million:.2f} hours per million images'
     else:
         hours = f'{_hours(plan.hours)}, {plan.hours * plan.gpus:,.1f} GPU-hours'
-        scaling = '' if plan.gpus == rate.gpus else f': {plan.gpus} GPUs taken as {plan.gpus} times one'
-        lines.append(_line('time', hours, plan.hours_kind + scaling))
+    why = [] if plan.gpus == rate.gpus else [f'{plan.gpus} GPUs taken as {plan.gpus} times one']
+    if not rate.with_update:
+        why.append('clipping, optimizer and average, which are not measured, taken as nothing')
+    lines.append(_line('time', hours, plan.hours_kind + (f': {"; ".join(why)}' if why else '')))
     lines.append(_line('', 'training alone: no validation, no start, no waiting for images', ''))
     if plan.notes:
         lines += ['', *(f'! {note}' for note in plan.notes)]

@@ -411,9 +411,17 @@ def test_the_command_line(tmp_path, capsys, quick):
 
     write_rates([Rate('h100', 'base', 'swiglu', 3000, 'measured', 'a run')], tmp_path / 'measured.json', {})
     given = (BASE, '--gpus', '1', '--measured', str(tmp_path / 'measured.json'))
-    assert run(*given).hours_kind == 'measured'
+    assert run(*given).hours_kind == 'extrapolated'
     out = capsys.readouterr().out
-    assert 'speed            3,000 img/s per GPU  [measured: a run]' in out and 'GPU-hours  [measured]' in out
+    assert 'speed            3,000 img/s per GPU  [measured: a run]' in out
+    unmeasured = 'clipping, optimizer and average, which are not measured, taken as nothing]'
+    assert f'GPU-hours  [extrapolated: {unmeasured}' in out
+    run(*given, '--gpus', '8')
+    assert f'GPU-hours  [extrapolated: 8 GPUs taken as 8 times one; {unmeasured}' in capsys.readouterr().out
+    run(*given, '--gpu', 'a100-80g')
+    assert f'GPU-hours  [extrapolated: {unmeasured}' in capsys.readouterr().out, 'from the measured share'
+    run(BASE, '--gpus', '8')
+    assert 'GPU-hours  [published]' in capsys.readouterr().out, 'the paper measured a whole run'
     longer = run(*given, '--cfg-options', 'train_cfg.max_epochs=3200')
     assert longer.run.length == '3200 epochs'
 
