@@ -1,7 +1,8 @@
 """Models: backbone, algorithm, heads, loss and neck.
 
-``NEPA``, ``NEPAClsHead`` and the preprocessors inherit from mmpretrain's classes, the segmentation heads from mmseg's,
-and are imported by need: a segmentation run never imports mmpretrain's model zoo, nor a pretraining run mmseg's.
+``NEPA``, ``NEPAClsHead`` and three preprocessors inherit from mmpretrain's classes, the segmentation heads and theirs
+from mmseg's, and are imported by need: a segmentation run never imports mmpretrain's model zoo, nor a pretraining run
+mmseg's.
 """
 
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .heads.nepa_cls_head import NEPAClsHead
     from .selfsup import NEPA
     from .utils.async_labels import AsyncClsDataPreprocessor
+    from .utils.async_seg import AsyncSegDataPreProcessor
+    from .utils.async_selfsup import AsyncSelfSupDataPreprocessor
     from .utils.decode_data_preprocessor import DecodeDataPreprocessor
 
 __getattr__ = import_by_need(
@@ -30,6 +33,7 @@ __getattr__ = import_by_need(
         MMPRETRAIN_MODELS,
         {
             'AsyncClsDataPreprocessor': 'nepa_mm.models.utils.async_labels',
+            'AsyncSelfSupDataPreprocessor': 'nepa_mm.models.utils.async_selfsup',
             'DecodeDataPreprocessor': 'nepa_mm.models.utils.decode_data_preprocessor',
             'NEPA': 'nepa_mm.models.selfsup.nepa',
             'NEPAClsHead': 'nepa_mm.models.heads.nepa_cls_head',
@@ -39,6 +43,7 @@ __getattr__ = import_by_need(
         MMSEG_MODELS,
         {
             'AsyncFCNHead': 'nepa_mm.models.heads.async_seg_heads',
+            'AsyncSegDataPreProcessor': 'nepa_mm.models.utils.async_seg',
             'AsyncUPerHead': 'nepa_mm.models.heads.async_seg_heads',
             'LinearSegHead': 'nepa_mm.models.heads.linear_seg_head',
         },
@@ -48,6 +53,8 @@ __getattr__ = import_by_need(
 __all__ = [
     'AsyncClsDataPreprocessor',
     'AsyncFCNHead',
+    'AsyncSegDataPreProcessor',
+    'AsyncSelfSupDataPreprocessor',
     'AsyncUPerHead',
     'DecodeDataPreprocessor',
     'FeatureMaps',

@@ -17,9 +17,10 @@ ARCH = dict(embed_dims=64, num_layers=2, num_heads=4, feedforward_channels=128)
 
 def nepa(device: torch.device, **kwargs) -> NEPA:
     torch.manual_seed(0)
-    backbone = dict(type='NEPAViT', arch=ARCH, patch_size=4, layer_scale_init=0.1, rope=dict(rescale=None), **kwargs)
-    preprocessor = dict(type='mmpretrain.SelfSupDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3, non_blocking=True)
-    return NEPA(backbone, data_preprocessor=preprocessor).to(device).train()
+    backbone = dict(type='NEPAViT', arch=ARCH, patch_size=4, layer_scale_init=0.1, rope=dict(rescale=None)) | kwargs
+    model = NEPA(backbone).to(device).train()
+    model.data_preprocessor._non_blocking = True  # as the runner sets it
+    return model
 
 
 def batch(device: torch.device, seed: int = 0) -> dict:
@@ -86,7 +87,10 @@ def test_kernels_of_the_optimizer_equal_the_plain_ones(device, kind):
 
 
 class _NoReading(TorchDispatchMode):
-    """Refuses what would make a CPU wait for a GPU: reading a tensor's value."""
+    """Refuses what would make a CPU wait for a GPU: reading a tensor's value.
+
+    Copies, which have nowhere to go here, are traced in tests/test_models/test_host_copies.py.
+    """
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.aten._local_scalar_dense.default:
@@ -110,7 +114,7 @@ def no_waiting(device: torch.device):
 def test_a_step_does_not_wait_for_the_device(device):
     """From the batch in pinned memory to the updated weights, clipped, in bf16, with the runner's own message hub."""
     DeferredMessageHub.get_instance('test_a_step_does_not_wait')
-    model = nepa(device)
+    model = nepa(device, rope=dict(rescale=2.0, shift=0.1, jitter=1.1))
     wrapper = AutocastOptimWrapper(optimizer=adamw(model, fused=True), clip_grad=dict(max_norm=1.0))
     train(model, wrapper, device, 2)  # state of the optimizer, caches of kernels
     batches = [batch(device, seed) for seed in range(2)]

@@ -2,7 +2,7 @@
 model = dict(
     type='NEPA',
     data_preprocessor=dict(
-        type='SelfSupDataPreprocessor', mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5], bgr_to_rgb=True
+        type='AsyncSelfSupDataPreprocessor', mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5], bgr_to_rgb=True
     ),
     backbone=dict(
         type='NEPAViT',

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from timm.layers import RotaryEmbeddingDinoV3
 from torch import nn
 
 from .nepa_layer import NEPALayer
+from .rope import NEPARope
 
 QK_NORMS = ('none', 'plain', 'affine')
 MLPS = ('gelu', 'swiglu')
@@ -76,7 +76,7 @@ def build_layer(
     return layer
 
 
-def build_rope(rope: Mapping[str, float | None] | bool | None, head_dim: int) -> RotaryEmbeddingDinoV3 | None:
+def build_rope(rope: Mapping[str, float | None] | bool | None, head_dim: int) -> NEPARope | None:
     """Build the position embedding, or none.
 
     Args:
@@ -84,7 +84,7 @@ def build_rope(rope: Mapping[str, float | None] | bool | None, head_dim: int) ->
         head_dim (int): Width of a head.
 
     Returns:
-        RotaryEmbeddingDinoV3 | None: Its ``get_embed([H_grid, W_grid])`` gives what the layers take, for any grid.
+        NEPARope | None: Its ``get_embed([H_grid, W_grid])`` gives what the layers take, for any grid.
 
     Raises:
         ValueError: An option is unknown or of no use, or ``head_dim`` is not divisible by 4.
@@ -106,7 +106,7 @@ def build_rope(rope: Mapping[str, float | None] | bool | None, head_dim: int) ->
     base = options['base']
     if not isinstance(base, (int, float)) or base <= 0:
         raise ValueError(f'NEPAViT: rope base={base!r} is no positive number.')
-    return RotaryEmbeddingDinoV3(
+    return NEPARope(
         head_dim,
         temperature=base,
         rescale_coords=options['rescale'],

@@ -22,8 +22,8 @@ class NEPA(BaseSelfSupervisor):
             the config says nothing of ``causal``, it is set to True; an explicit False is obeyed (the paper's
             ablation).
         head (dict | nn.Module, optional): Defaults to ``dict(type='NEPAHead')``.
-        data_preprocessor (dict | nn.Module, optional): Defaults to mmpretrain's ``SelfSupDataPreprocessor`` with the
-            release's normalisation: RGB, mean = std = 127.5.
+        data_preprocessor (dict | nn.Module, optional): Defaults to ``AsyncSelfSupDataPreprocessor`` with the release's
+            normalisation: RGB, mean = std = 127.5.
         init_cfg (dict, optional): As in mmengine.
 
     Raises:
@@ -41,7 +41,7 @@ class NEPA(BaseSelfSupervisor):
             backbone = dict(causal=True) | dict(backbone)
         if data_preprocessor is None:
             data_preprocessor = dict(
-                type='mmpretrain.SelfSupDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True
+                type='AsyncSelfSupDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True
             )
         super().__init__(
             backbone=backbone,

@@ -12,17 +12,18 @@ import torch
 import torchvision
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
-from mmpretrain.models.utils import SelfSupDataPreprocessor
 from torch import Tensor
+
+from .async_selfsup import AsyncSelfSupDataPreprocessor
 
 
 @MODELS.register_module()
-class DecodeDataPreprocessor(SelfSupDataPreprocessor):
-    """``SelfSupDataPreprocessor`` that first decodes what the data workers have left encoded.
+class DecodeDataPreprocessor(AsyncSelfSupDataPreprocessor):
+    """``AsyncSelfSupDataPreprocessor`` that first decodes what the data workers have left encoded.
 
     torchvision decodes the JPEG files of a batch on the model's device: on a GPU by nvJPEG, on the CPU by libjpeg.
     Boxes and flips are those that ``DrawRandomResizedCrop`` drew in the worker. A batch of pixels, as evaluation has
-    them, is treated as in ``SelfSupDataPreprocessor``. Arguments are those of that class. Unverified on a GPU.
+    them, is treated as in ``AsyncSelfSupDataPreprocessor``. Arguments are those of that class. Unverified on a GPU.
 
     Raises:
         RuntimeError: torchvision decodes no list of JPEG files, or has been built without nvJPEG and there is a GPU.
@@ -123,7 +124,7 @@ def check_decoder() -> None:
             raise RuntimeError(
                 f'DecodeDataPreprocessor: torchvision {torchvision.__version__} does not decode a list of JPEG files '
                 f'on {device!r}: {reason}. Install a torchvision whose io.decode_jpeg takes lists, for a GPU one built '
-                'with nvJPEG, or decode in the data workers: SelfSupDataPreprocessor with DecodeRandomResizedCrop and '
+                'with nvJPEG, or decode in the data workers: AsyncSelfSupDataPreprocessor, DecodeRandomResizedCrop and '
                 'default_collate (docs/augmentation.md)'
             )
 
