@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from mmengine.registry import MODELS, DefaultScope
 from timm.layers import apply_rot_embed_cat
+from timm.models.eva import EvaBlock
+from torch import nn
 from torch.autograd import gradcheck
+from torch.nn.modules.module import register_module_forward_hook
 
 from nepa_mm.benchmark.timm_blocks import predict_with_timm_blocks
 from nepa_mm.models import NEPAHead, NEPAViT
@@ -145,6 +149,138 @@ def test_what_hangs_on_or_replaces_a_linear_layer_is_not_passed_by(lean_calls):
 
     model.layers[0].mlp.fc1.__class__ = Doubled
     assert (model.predict_next(images)[0] - before).abs().max() > 1e-2
+
+
+class Doubling(nn.Module):
+    """In the place of a module, with its attributes."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return super().__getattr__(name) if name == 'inner' else getattr(self.inner, name)
+
+    def forward(self, *args, **kwargs):
+        return 2 * self.inner(*args, **kwargs)
+
+
+def normed(shape, seed=0, **kwargs):
+    norm = nn.LayerNorm(shape, **kwargs)
+    nn.init.normal_(norm.bias, generator=torch.Generator().manual_seed(seed))
+    return norm
+
+
+@pytest.mark.parametrize(
+    ('path', 'replace'),
+    [
+        *((name, Doubling) for name in ('attn', 'attn.qkv', 'attn.proj', 'mlp', 'mlp.fc1', 'mlp.act', 'mlp.fc2')),
+        *((name, Doubling) for name in ('attn.q_norm', 'attn.proj_drop', 'mlp.drop1', 'drop_path1', 'norm2')),
+        ('attn.q_norm', lambda _: nn.RMSNorm(16)),
+        ('attn.k_norm', lambda _: normed(16)),
+        ('attn.q_norm', lambda _: nn.LayerNorm((2, 13, 16), elementwise_affine=False)),
+        ('attn.norm', lambda _: normed(32)),
+        ('mlp.norm', lambda _: normed(64)),
+        ('attn.gate', lambda _: nn.Linear(32, 32)),
+        ('attn.proj', lambda _: nn.Linear(32, 32, bias=False)),
+        ('mlp.fc1', lambda _: nn.Linear(32, 64, bias=False)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else getattr(value, '__name__', ''),
+)
+def test_another_module_takes_the_plain_way(path, replace, lean_calls):
+    layer, x = build().layers[0], torch.randn(2, 13, 32)
+    layer(x)
+    assert len(lean_calls) == 1
+    parent, _, name = path.rpartition('.')
+    owner = layer.get_submodule(parent)
+    setattr(owner, name, replace(getattr(owner, name)))
+    assert torch.equal(layer(x), EvaBlock.forward(layer, x))
+    assert len(lean_calls) == 1
+
+
+@pytest.mark.parametrize('path', ['attn', 'attn.proj', 'norm1', 'mlp.act'])
+@pytest.mark.parametrize(
+    'hook',
+    [
+        'register_forward_hook',
+        'register_forward_pre_hook',
+        'register_full_backward_hook',
+        'register_full_backward_pre_hook',
+    ],
+)
+def test_every_kind_of_hook_is_called(hook, path):
+    layer, seen = build().layers[0], []
+    getattr(layer.get_submodule(path), hook)(lambda *_: seen.append(path))
+    layer(torch.randn(1, 5, 32, requires_grad=True)).sum().backward()
+    assert seen == [path]
+
+
+def test_global_hooks_and_a_forward_of_ones_own_are_called(lean_calls):
+    layer, x = build().layers[0], torch.randn(1, 5, 32)
+    expected, names = layer(x), []
+    handle = register_module_forward_hook(lambda module, *_: names.append(type(module).__name__))
+    torch.testing.assert_close(layer(x), expected)
+    handle.remove()
+    assert names.count('Linear') == 4
+    assert len(lean_calls) == 1
+    fc1 = layer.mlp.fc1
+    fc1.forward = lambda x: 0 * nn.functional.linear(x, fc1.weight)
+    torch.testing.assert_close(layer(x), EvaBlock.forward(layer, x))
+    assert len(lean_calls) == 1
+    del fc1.forward
+    torch.testing.assert_close(layer(x), expected)
+    assert len(lean_calls) == 2
+
+
+@pytest.mark.parametrize('target', ['qkv', 'proj', 'fc1', '.*layers.*'])
+def test_mmpretrains_lora_trains(target):
+    backbone = dict(type='NEPAViT', arch=TINY, patch_size=4, layer_scale_init=1.0, rope=dict(rescale=None))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(
+            dict(type='mmpretrain.LoRAModel', module=backbone, alpha=16, rank=4, targets=[dict(type=target)])
+        )
+    images = torch.randn(2, 3, 8, 8)
+    plain = NEPAViT(**{k: v for k, v in backbone.items() if k != 'type'})
+    names = {k: k.replace('.original_layer', '') for k, _ in model.module.named_parameters() if '.lora_' not in k}
+    plain.load_state_dict({new: model.module.get_parameter(old) for old, new in names.items()})
+    torch.testing.assert_close(model(images)[0], plain(images)[0])  # an adapter begins as nothing
+
+    adapters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert adapters and all('.lora_' in name for name in adapters)
+    optimizer = torch.optim.SGD(adapters.values(), lr=1.0)
+    losses, target_maps = [], torch.randn(2, 32, 2, 2)
+    for _ in range(4):
+        optimizer.zero_grad()
+        losses.append((model(images)[0] - target_maps).square().mean())
+        losses[-1].backward()
+        optimizer.step()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in adapters.values())
+    assert losses[-1] < 0.99 * losses[0]
+
+    tokens, grid = model.module.embed(images)
+    rope, x, y = model.module.rope.get_embed(list(grid)), tokens, tokens
+    for layer in model.module.layers:
+        x, y = layer(x, rope=rope), EvaBlock.forward(layer, y, rope=rope)
+    assert torch.equal(x, y)
+
+
+def test_functional_transforms_take_the_plain_way():
+    model = build()
+    layer, x, rope = model.layers[0], torch.randn(3, 13, 32), model.rope.get_embed([3, 4])
+    expected = layer(x, rope=rope)
+    stacked = torch.func.vmap(lambda part: layer(part[None], rope=rope)[0])(x)
+    torch.testing.assert_close(stacked, expected)
+
+    parameters = dict(layer.named_parameters())
+
+    def total(parameters):
+        return torch.func.functional_call(layer, parameters, (x,), dict(rope=rope)).square().sum()
+
+    grads = torch.func.grad(total)(parameters)
+    total(parameters).backward()
+    for name, p in parameters.items():
+        torch.testing.assert_close(grads[name], p.grad, rtol=1e-3, atol=1e-3)
+    assert torch.func.grad(lambda image: model.predict_next(image)[0].sum())(torch.randn(1, 3, 8, 8)).abs().max() > 0
 
 
 def test_frozen_weights_get_no_gradient_and_change_no_other():

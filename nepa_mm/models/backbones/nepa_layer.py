@@ -6,21 +6,48 @@ adds copies, scalings and casts of its own. Figures of both, from one run, in do
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, SwiGLU
+from timm.layers import AttentionRope, DropPath, Mlp, SwiGLU
 from timm.models.eva import EvaBlock
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from .lean_ops import Linear, NormRotate, PackedLinear, ResidualLinear, rope_tables
 
 # Not float16: LayerScale (1e-5) times a weight is no number there.
 _LEAN_DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+_DROPS = (DropPath, nn.Dropout, nn.Identity)
+# The modules of a layer as they are built, whose weights the lean functions take. One of another class (LoRA, a
+# quantized or parametrized layer) or one more may compute anything.
+_BUILT: dict[str, tuple[type[nn.Module], ...]] = {
+    'norm1': (nn.LayerNorm,),
+    'attn': (AttentionRope,),
+    'attn.qkv': (nn.Linear,),
+    'attn.q_norm': (nn.Identity, nn.LayerNorm),
+    'attn.k_norm': (nn.Identity, nn.LayerNorm),
+    'attn.attn_drop': (nn.Dropout,),
+    'attn.norm': (nn.Identity,),
+    'attn.proj': (nn.Linear,),
+    'attn.proj_drop': _DROPS,
+    'drop_path1': _DROPS,
+    'norm2': (nn.LayerNorm,),
+    'mlp': (Mlp, SwiGLU),
+    'mlp.fc1': (nn.Linear,),
+    'mlp.fc1_g': (nn.Linear,),
+    'mlp.fc1_x': (nn.Linear,),
+    'mlp.act': (nn.GELU, nn.SiLU),
+    'mlp.drop1': _DROPS,
+    'mlp.norm': (nn.Identity,),
+    'mlp.fc2': (nn.Linear,),
+    'mlp.drop2': _DROPS,
+    'drop_path2': _DROPS,
+}
 
 
 class NEPALayer(EvaBlock):
     """Pre-norm layer with QK-norm, RoPE and LayerScale; arguments, parameters and results are timm's.
 
-    On the CPU it runs the functions of :mod:`.lean_ops`. On a GPU, under ``torch.compile``, with dropout or drop path
-    at work, and where something hangs on its modules, it runs as timm's.
+    On the CPU it runs the functions of :mod:`.lean_ops`. On a GPU, under ``torch.compile`` and ``torch.func``, with
+    dropout or drop path at work, and where a module is not what was built or a hook hangs on it, it runs as timm's.
     """
 
     def forward(
@@ -75,19 +102,38 @@ class NEPALayer(EvaBlock):
         """Whether the lean functions give what the modules would, for this input and as the layer stands."""
         if x.device.type != 'cpu' or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return False
-        if dtype not in _LEAN_DTYPES or not self.attn.fused_attn:
+        if dtype not in _LEAN_DTYPES or _has_any_global_hook() or torch._C._are_functorch_transforms_active():
+            return False
+        attn = self.attn
+        if type(attn) is not AttentionRope or not attn.fused_attn:
             return False
         for name, module in self.named_modules():
-            if name in ('', 'norm1', 'norm2', 'mlp.act'):
-                continue  # called as they are
-            rate = module.p if isinstance(module, nn.Dropout) else getattr(module, 'drop_prob', 0.0)
-            if isinstance(module, nn.Dropout | DropPath) and module.training and rate:
+            if name and (type(module) not in _BUILT.get(name, ()) or _is_watched(module)):
                 return False
-            if isinstance(module, nn.Linear) and type(module) is not nn.Linear:
-                return False  # LoRA and the like
-            if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+            # timm asks the attention, not its dropout, whether it trains.
+            if isinstance(module, nn.Dropout | DropPath) and (module.training or attn.training) and _rate(module):
+                return False
+            if isinstance(module, nn.Linear) and module.bias is None and name != 'attn.qkv':
+                return False
+        for norm in (attn.q_norm, attn.k_norm):
+            if isinstance(norm, nn.LayerNorm) and (norm.bias is not None or norm.normalized_shape != (attn.head_dim,)):
                 return False
         return True
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether something is to happen when the module is called, other than its class's forward."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or 'forward' in module.__dict__
+    )
+
+
+def _rate(module: nn.Dropout | DropPath) -> float:
+    return module.p if isinstance(module, nn.Dropout) else module.drop_prob
 
 
 def _linear(x: Tensor, linear: nn.Module) -> Tensor:
