@@ -139,15 +139,16 @@ class ResumableRuns(_AnyRunner):
     def _last_whole(self) -> str | None:
         """Find the last whole checkpoint: one process looks, for it may rename files, and all hear of it."""
         found: list[Any] = [None, None]
+        error: Exception | None = None
         if is_main_process():
             try:
                 latest = last_whole(self.work_dir)
                 found[0] = latest and str(latest)
-            except CheckpointError as error:
-                found[1] = str(error)
+            except Exception as caught:  # whatever it is: the others wait for an answer
+                error, found[1] = caught, str(caught) or type(caught).__name__
         broadcast_object_list(found)
         if found[1] is not None:
-            raise CheckpointError(found[1])
+            raise error or CheckpointError(found[1])
         return found[0]
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:

@@ -1,6 +1,7 @@
 """Killed and resumed: the end is that of a run without a break, to the last bit."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
 
 from nepa_mm.checkpoints import CheckpointError, read_checkpoint
+from nepa_mm.engine import NEPARunner
 from nepa_mm.engine.loops import ResumableEpochLoop
 from tests.killed_runs import assert_same_end, config, train, train_and_die
 
@@ -66,6 +68,29 @@ def test_a_run_with_damaged_checkpoints_only_does_not_begin_anew(tmp_path):
     (tmp_path / 'epoch_1.pth').write_bytes(b'PK, but not much more')
     with pytest.raises(CheckpointError, match=r'epoch_1\.pth is damaged'):
         train(config(tmp_path, by_epoch=True, workers=0))
+
+
+def test_all_processes_hear_of_what_the_first_meets(tmp_path, monkeypatch):
+    """Whatever it is: they would wait for it for ever."""
+
+    def fail(folder):
+        raise PermissionError(13, 'Permission denied')
+
+    told = []
+    monkeypatch.setattr('nepa_mm.engine.resuming.last_whole', fail)
+    monkeypatch.setattr('nepa_mm.engine.resuming.broadcast_object_list', told.append)
+    runner = SimpleNamespace(work_dir=str(tmp_path))
+    with pytest.raises(PermissionError):
+        NEPARunner._last_whole(runner)
+    assert told == [[None, '[Errno 13] Permission denied']]
+
+    def hear(found):
+        found[:] = told[0]
+
+    monkeypatch.setattr('nepa_mm.engine.resuming.is_main_process', lambda: False)
+    monkeypatch.setattr('nepa_mm.engine.resuming.broadcast_object_list', hear)
+    with pytest.raises(CheckpointError, match='Permission denied'):
+        NEPARunner._last_whole(runner)
 
 
 def test_a_checkpoint_inside_an_epoch(unbroken, tmp_path, log):
