@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import HOOKS, METRICS, RUNNERS
 
 from nepa_mm.checkpoints import CheckpointError, read_checkpoint, writing
+from nepa_mm.engine import SafeCheckpointHook
 from tests.killed_runs import config, train
 from tests.own_process import run_in_own_process
 
@@ -62,6 +64,34 @@ class LimitFileSize(Hook):
 
     def before_train(self, runner):
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit, self.limit))
+
+
+class Died(BaseException):
+    """Not caught by anyone, as a kill is not."""
+
+
+@HOOKS.register_module(force=True)
+class DieAt(Hook):
+    """Ends a run before an iteration."""
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.iteration:
+            raise Died
+
+
+def die_before_removing(monkeypatch, iteration):
+    """Let runs die when the checkpoint of an iteration is written and named, before others are removed."""
+    remove = SafeCheckpointHook._remove_outdated
+
+    def dying(self, runner):
+        if self._saved_at == iteration and runner.iter:
+            raise Died
+        remove(self, runner)
+
+    monkeypatch.setattr(SafeCheckpointHook, '_remove_outdated', dying)
 
 
 @pytest.fixture
@@ -204,12 +234,92 @@ def test_a_run_resumed_removes_what_the_run_before_has_written(tmp_path):
     assert names(tmp_path) == ['iter_12.pth', 'iter_14.pth']
 
 
+def test_what_a_kill_has_left_to_be_removed(tmp_path, monkeypatch):
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    with monkeypatch.context() as patch:
+        die_before_removing(patch, 8)
+        with pytest.raises(Died):
+            train(simple(first, dict(max_keep_ckpts=2)))
+    assert names(first) == ['iter_4.pth', 'iter_6.pth', 'iter_8.pth']
+    second.mkdir()
+    (second / 'iter_4.pth').write_bytes(b'of another run')
+    train(simple(second, auto_resume=False, resume=True, load_from=str(first / 'iter_8.pth')))
+    assert names(first) == ['iter_4.pth', 'iter_6.pth', 'iter_8.pth']
+    assert (second / 'iter_4.pth').read_bytes() == b'of another run'
+    cfg = simple(first, dict(max_keep_ckpts=2))
+    cfg.train_cfg.max_iters = 8
+    train(cfg)
+    assert names(first) == ['iter_6.pth', 'iter_8.pth']
+
+
+def test_a_best_that_a_kill_has_left_to_be_removed(tmp_path, monkeypatch):
+    """Iteration 4 has a better score than 2: its checkpoint, written again, makes the weights of 2 outdated."""
+    remove = SafeCheckpointHook._remove_outdated
+
+    def dying(self, runner):
+        if any('best' in path for path in self._outdated) and self._named_bests[0].endswith('iter_4.pth'):
+            raise Died
+        remove(self, runner)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SafeCheckpointHook, '_remove_outdated', dying)
+        with pytest.raises(Died):
+            train(scored(tmp_path, [1, 2]))
+    assert names(tmp_path)[:2] == ['best_score_iter_2.pth', 'best_score_iter_4.pth']
+    train(scored(tmp_path, [0] * 5))
+    assert names(tmp_path) == ['best_score_iter_4.pth', 'iter_12.pth', 'iter_14.pth']
+
+
 def test_the_best_is_kept_and_named(tmp_path):
     train(scored(tmp_path, [1, 3, 2, 5, 4, 0, 0]))
     assert names(tmp_path) == ['best_score_iter_8.pth', 'iter_12.pth', 'iter_14.pth']
     info = read_checkpoint(tmp_path / 'iter_14.pth')['message_hub']['runtime_info']
     assert (info['best_score'], Path(info['best_ckpt']).name) == (5, 'best_score_iter_8.pth')
     assert 'optimizer' not in read_checkpoint(tmp_path / 'best_score_iter_8.pth')
+
+
+@pytest.mark.parametrize(('keep', 'kept'), [(-1, [4, 8, 12, 14]), (2, [12, 14]), (3, [8, 12, 14])])
+def test_a_better_score_adds_no_checkpoint(tmp_path, keep, kept):
+    cfg = scored(tmp_path, range(7))
+    cfg.default_hooks.checkpoint.update(interval=4, max_keep_ckpts=keep)
+    train(cfg)
+    assert names(tmp_path) == sorted(['best_score_iter_14.pth', *(f'iter_{n}.pth' for n in kept)])
+
+
+def test_the_best_that_the_last_checkpoint_names_stays_until_the_next(tmp_path):
+    cfg = scored(tmp_path, [1, 2, 3, 4, 5])
+    cfg.default_hooks.checkpoint.interval = 6
+    dying = cfg.copy()
+    dying.custom_hooks = [*cfg.custom_hooks, dict(type='DieAt', iteration=11)]
+    with pytest.raises(Died):
+        train(dying)
+    assert names(tmp_path) == ['best_score_iter_10.pth', 'best_score_iter_6.pth', 'iter_6.pth']
+    info = read_checkpoint(tmp_path / 'iter_6.pth')['message_hub']['runtime_info']
+    assert (info['best_score'], Path(info['best_ckpt']).name) == (3, 'best_score_iter_6.pth')
+    cfg.val_evaluator.scores = [4, 5, 0, 0]
+    cfg.experiment_name += '-again'
+    train(cfg)
+    assert names(tmp_path) == ['best_score_iter_10.pth', 'iter_12.pth', 'iter_14.pth']
+    info = read_checkpoint(tmp_path / 'iter_14.pth')['message_hub']['runtime_info']
+    assert (info['best_score'], Path(info['best_ckpt']).name) == (5, 'best_score_iter_10.pth')
+
+
+def test_a_copied_run_goes_on_in_its_own_folder(tmp_path):
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    cfg = scored(first, [1, 3])
+    cfg.train_cfg.max_iters = 4
+    train(cfg)
+    shutil.copytree(first, second)
+    before = names(first)
+    cfg = scored(second, [0] * 5)
+    cfg.default_hooks.checkpoint.published_keys = ['state_dict']
+    runner = train(cfg)
+    assert names(first) == before  # also nothing published
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook))
+    assert hook.best_ckpt_path == str(second / 'best_score_iter_4.pth')
+    assert [name for name in names(second) if '-' not in name] == [
+        *('best_score_iter_4.pth', 'iter_12.pth', 'iter_14.pth')
+    ]
 
 
 def test_the_old_best_stays_where_the_new_one_cannot_be_written(tmp_path, disk):

@@ -52,6 +52,23 @@ def test_killed_three_times_ends_as_if_it_had_not_been(unbroken, tmp_path, by_ep
     assert_same_end(tmp_path, unbroken[by_epoch])
 
 
+def test_killed_after_a_score_between_two_checkpoints(tmp_path):
+    """Checkpoints at 6, 12 and 14, validations at 4, 8, 12 and 14."""
+
+    def run(folder):
+        cfg = config(folder, by_epoch=False, workers=0, accumulation=1)
+        cfg.default_hooks.checkpoint.update(interval=6, rule=rule)
+        return cfg
+
+    for rule in ('greater', 'less'):
+        whole, killed = tmp_path / f'whole {rule}', tmp_path / f'killed {rule}'
+        train(run(whole))
+        train_and_die(run(killed), hook=(9, 'before_train_iter'))
+        train_and_die(run(killed), hook=(12, 'before_val_epoch'))
+        train(run(killed))
+        assert_same_end(killed, whole)
+
+
 def test_a_damaged_checkpoint_costs_only_the_way_from_the_one_before(unbroken, tmp_path, log):
     cfg = config(tmp_path, by_epoch=True, workers=0)
     train_and_die(cfg.copy(), hook=(11, 'before_train_iter'))

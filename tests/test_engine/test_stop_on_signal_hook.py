@@ -50,20 +50,32 @@ def test_saves_inside_an_epoch_and_stops(build, tmp_path, handlers, number):
         runner.train()
     assert stopped.value.code == 75
     assert runner.iter == 2  # the third
-    meta = read_checkpoint(tmp_path / 'run/epoch_1.pth')['meta']
-    assert (meta['epoch'], meta['iter']) == (1, 3)
-    assert (tmp_path / 'run/last_checkpoint').read_text() == str(tmp_path / 'run/epoch_1.pth')
+    places = {file.name: read_checkpoint(file)['meta'] for file in (tmp_path / 'run').glob('*.pth')}
+    places = {name: (meta['epoch'], meta['iter']) for name, meta in places.items()}
+    assert places == {'epoch_1.pth': (1, 2), 'epoch_1_iter_3.pth': (1, 3)}
+    assert (tmp_path / 'run/last_checkpoint').read_text() == str(tmp_path / 'run/epoch_1_iter_3.pth')
     assert {number: signal.getsignal(number) for number in handlers} == handlers
 
 
-def test_what_was_stopped_goes_on_as_if_it_had_not_been(build, tmp_path, handlers):
+def names(folder):
+    return sorted(path.name for path in folder.glob('*.pth'))
+
+
+@pytest.mark.parametrize('moments', [(1,), (2,), (3,), (1, 3, 4), (5, 6)])
+def test_what_was_stopped_goes_on_as_if_it_had_not_been(build, tmp_path, handlers, moments):
     build('whole').train()
-    runner = build('cut')
-    runner.register_hook(Signal(3))
-    with pytest.raises(RunStopped):
-        runner.train()
-    build('cut', auto_resume=True, experiment_name='cut again').train()
-    whole, cut = (read_checkpoint(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'cut'))
+    for number, moment in enumerate(moments):
+        runner = build('cut', auto_resume=True, experiment_name=f'cut {number}')
+        runner.register_hook(Signal(moment))
+        with pytest.raises(RunStopped):
+            runner.train()
+        epoch = (moment - 1) // 2
+        assert names(tmp_path / 'cut')[-1] == f'epoch_{epoch}_iter_{moment}.pth'
+        assert len(names(tmp_path / 'cut')) == epoch + 1  # and not those of earlier stops
+    (tmp_path / 'cut').rename(tmp_path / 'moved')
+    build('moved', auto_resume=True, experiment_name='cut again').train()
+    assert names(tmp_path / 'moved') == names(tmp_path / 'whole') == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth']
+    whole, cut = (read_checkpoint(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'moved'))
     for key in ('state_dict', 'ema_state_dict'):
         assert all(value.equal(cut[key][name]) for name, value in whole[key].items())
 
@@ -75,21 +87,25 @@ def test_waits_for_the_update(build, tmp_path, handlers):
     with pytest.raises(RunStopped):
         runner.train()
     assert runner.iter == 3
-    assert read_checkpoint(tmp_path / 'run/epoch_1.pth')['meta']['iter'] == 4
+    assert read_checkpoint(tmp_path / 'run/epoch_1_iter_4.pth')['meta']['iter'] == 4
 
 
-def test_counts_iterations_where_the_checkpoint_hook_does(build, tmp_path, handlers):
-    hooks = dict(checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=5))
-    runner = build(
-        'run',
+@pytest.mark.parametrize(('moment', 'stopped'), [(3, [2, 3]), (4, [2, 4]), (5, [2, 4, 5])])
+def test_counts_iterations_where_the_checkpoint_hook_does(build, tmp_path, handlers, moment, stopped):
+    """One that was due anyway is kept, and one that was not takes the place of none that is."""
+    hooks = dict(checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=2, max_keep_ckpts=2))
+    settings = dict(
         default_hooks=hooks | dict(stop=dict(type='StopOnSignalHook')),
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=6),
         param_scheduler=None,
     )
-    runner.register_hook(Signal(4))
+    runner = build('run', **settings)
+    runner.register_hook(Signal(moment))
     with pytest.raises(RunStopped):
         runner.train()
-    assert sorted(path.name for path in (tmp_path / 'run').glob('*.pth')) == ['iter_4.pth']
+    assert names(tmp_path / 'run') == [f'iter_{n}.pth' for n in stopped]
+    build('run', auto_resume=True, experiment_name='run again', **settings).train()
+    assert names(tmp_path / 'run') == ['iter_4.pth', 'iter_6.pth']
 
 
 def test_a_run_that_ends_listens_no_more(build, handlers):

@@ -132,7 +132,7 @@ def test_a_batch_job_saves_goes_back_into_the_queue_and_resumes(site, unbroken):
     assert 'Stopping after iteration 3, because of SIGUSR1.' in log
     assert 'stopped with status 75; job 4711 goes back into the queue' in log
     assert (site.folder / 'scontrol_record').read_text() == 'requeue 4711\n'
-    assert (site.folder / 'requeued/last_checkpoint').read_text().endswith('requeued/epoch_1.pth')
+    assert (site.folder / 'requeued/last_checkpoint').read_text().endswith('requeued/epoch_1_iter_3.pth')
 
     asked = (site.folder / 'sbatch_record').read_text().splitlines()
     assert asked[:9] == [
@@ -156,6 +156,7 @@ def test_a_batch_job_saves_goes_back_into_the_queue_and_resumes(site, unbroken):
     assert 'resumed epoch: 1, iter: 3' in log
     assert not (site.folder / 'scontrol_record').exists()  # a run that is over is not queued
     assert_same(site.folder / 'requeued/epoch_3.pth', unbroken / 'epoch_3.pth', 0)
+    assert not (site.folder / 'requeued/epoch_1_iter_3.pth').exists()
 
 
 def test_a_broken_run_is_not_queued(site):

@@ -29,7 +29,11 @@ class SafeCheckpointHook(CheckpointHook):
       the next interval tries again. Where the last try of a kind has failed, the run ends with an error.
     - ``last_checkpoint`` names a whole file at any moment; ``max_keep_ckpts`` therefore needs room for one more.
     - With gradient accumulation a checkpoint waits for the next update: gradients summed up so far are not in the file.
-    - Files that a killed run has left half-written are removed at the start.
+    - Files that a killed run has left half-written, or was about to remove, are removed at the start.
+    - A new best score adds no checkpoint of the run. One that was written at the same iteration is written again, to
+      name the best weights; otherwise the next one does, and until then the best that the last one names stays, too.
+    - A run that is stopped inside an epoch (:class:`StopOnSignalHook`) saves ``epoch_1_iter_300.pth``, which is removed
+      after the next checkpoint that ``interval`` asks for, and counts in no ``max_keep_ckpts``.
 
     The arguments are those of :class:`mmengine.hooks.CheckpointHook`.
     """
@@ -47,11 +51,30 @@ class SafeCheckpointHook(CheckpointHook):
         self._waits = False
         self._outdated: list[str] = []
         self._failed: dict[str, str] = {}
+        self._saved_at: int | None = None  # iterations done in the last checkpoint
         self.last_ckpt = runner.message_hub.get_info('last_ckpt')
+        if _resumed_from(runner, self.out_dir):
+            self._take_over(runner)
+        self._named_bests = list(self._best_paths().values())  # by the last checkpoint
+        self._remove_outdated(runner)
         if is_main_process():
             for folder in dict.fromkeys((self.out_dir, runner.work_dir)):
                 for file in remove_unfinished(folder):
                     runner.logger.info(f'Removed {file}, which a run was killed in the middle of writing.')
+
+    def _here(self, path: str) -> str:
+        """The file of that name in the folder of this run."""
+        return self.file_backend.join_path(self.out_dir, osp.basename(path))
+
+    def _take_over(self, runner: Runner) -> None:
+        """Go on with what the run before has left in the folder, which may have been moved or copied since."""
+        self._saved_at = runner.iter
+        self.last_ckpt = self._here(self.last_ckpt or str(runner._load_from))
+        # The run may have been killed before it removed these.
+        self._outdated = [self._here(name) for name in runner.message_hub.get_info('outdated_ckpts', [])]
+        for key, best in self._best_paths().items():
+            if best and self.file_backend.isfile(self._here(best)):
+                self._set_best_path(key, self._here(best))
 
     # ---------------------------------------------------------------- the run's own checkpoints
 
@@ -79,27 +102,58 @@ class SafeCheckpointHook(CheckpointHook):
             return
         self._waits = False
         name = self.filename_tmpl.format(step)
-        path = self.file_backend.join_path(self.out_dir, name)
-        news: dict[str, Any] = dict(last_ckpt=path)
+        outdated, news = list(self._outdated), {}
         if self.max_keep_ckpts > 0:
             ids = [*(kept for kept in self.keep_ckpt_ids if kept != step), step]
             ids, too_many = ids[-self.max_keep_ckpts :], ids[: -self.max_keep_ckpts]
             news['keep_ckpt_ids'] = ids
+            outdated += [self._here(self.filename_tmpl.format(old)) for old in too_many]
+        written = self._save(runner, name, [old for old in outdated if old != self._here(name)], news, meta)
+        if written and self.max_keep_ckpts > 0:
+            self.keep_ckpt_ids = deque(ids, self.max_keep_ckpts)
+
+    def save_stopped(self, runner: Runner) -> None:
+        """Save a checkpoint after this iteration, not because it is due but because the run is about to stop.
+
+        Args:
+            runner (Runner): The runner, after an iteration's update.
+        """
+        done = runner.iter + 1
+        if self._saved_at == done:
+            return  # it was due, too
+        name = self.filename_tmpl.format(done)
+        if self.by_epoch:  # not the name of the epoch's end, whose checkpoint stays
+            stem, ending = osp.splitext(self.filename_tmpl.format(runner.epoch))
+            name = f'{stem}_iter_{done}{ending}'
+        # It is outdated from the beginning: the last one is never removed, and when another is the last, it is.
+        self._save(runner, name, [*self._outdated, self._here(name)], {}, dict(epoch=runner.epoch, iter=done))
+
+    def _save(self, runner: Runner, name: str, outdated: list[str], news: dict[str, Any], meta: dict) -> bool:
+        """Save a checkpoint of the run's own, then remove what it makes outdated; False if it cannot be written.
+
+        Args:
+            runner (Runner): The runner.
+            name (str): Name of the file.
+            outdated (list[str]): Files that nothing names after this one. Their names are in it: a run that is killed
+                before it has removed them does so when it is resumed.
+            news (dict[str, Any]): What else the message hub is to say from this file on.
+            meta (dict): Epoch and iteration.
+        """
+        path = self._here(name)
         written = self._write(
-            *(runner, 'last', name, news, meta),
+            *(runner, 'last', name),
+            dict(news, last_ckpt=path, outdated_ckpts=[osp.basename(old) for old in outdated]),
+            meta,
             save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler,
             by_epoch=self.by_epoch,
             **self.args,
         )
-        if not written:
-            return
-        self.last_ckpt = path
-        if self.max_keep_ckpts > 0:
-            self.keep_ckpt_ids = deque(ids, self.max_keep_ckpts)
-            names = (self.filename_tmpl.format(old) for old in too_many)
-            self._outdated += [self.file_backend.join_path(self.out_dir, old) for old in names]
-        self._remove_outdated(runner)
+        if written:
+            self.last_ckpt, self._saved_at, self._outdated = path, meta['iter'], outdated
+            self._named_bests = list(self._best_paths().values())
+            self._remove_outdated(runner)
+        return written
 
     def _write(self, runner: Runner, kind: str, name: str, news: dict[str, Any], meta: dict, **options: Any) -> bool:
         """Write a checkpoint and, for a run's own, the note that names it; False if that is not possible.
@@ -149,17 +203,16 @@ class SafeCheckpointHook(CheckpointHook):
         )
         return False
 
-    @master_only
     def _remove_outdated(self, runner: Runner) -> None:
-        """Remove files that no checkpoint on the disk names any more."""
-        for path in dict.fromkeys(self._outdated):
-            if path in (self.last_ckpt, *self._best_paths().values()):
-                continue
+        """Remove files that the last checkpoint does not need any more; the others are removed after it."""
+        needed = [self.last_ckpt, *self._named_bests, *self._best_paths().values()]
+        free = [path for path in dict.fromkeys(self._outdated) if path not in needed]
+        self._outdated = [path for path in dict.fromkeys(self._outdated) if path in needed]
+        for path in free if is_main_process() else ():
             if self.file_backend.isdir(path):  # checkpoints of DeepSpeed
                 self.file_backend.rmtree(path)
             elif self.file_backend.isfile(path):
                 self.file_backend.remove(path)
-        self._outdated = []
 
     # ---------------------------------------------------------------- the best
 
@@ -171,8 +224,15 @@ class SafeCheckpointHook(CheckpointHook):
             return {self.key_indicators[0]: self.best_ckpt_path}
         return self.best_ckpt_path_dict
 
+    def _set_best_path(self, key: str, path: str) -> None:
+        """Note the best checkpoint by a score."""
+        if len(self.key_indicators) == 1:
+            self.best_ckpt_path = path
+        else:
+            self.best_ckpt_path_dict[key] = path
+
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        """Save the weights if a score is better than all before, then the run's checkpoint again, which names them."""
+        """Save the weights if a score is better than all before, and have the run's checkpoint name them."""
         if not self.save_best:
             return
         now = runner.epoch if self.by_epoch else runner.iter
@@ -187,7 +247,7 @@ class SafeCheckpointHook(CheckpointHook):
             if score is None or not self.is_better_than[key](score, best):
                 continue
             name = f'best_{key}_{self.filename_tmpl.format(now)}'.replace('/', '_')
-            path = self.file_backend.join_path(self.out_dir, name)
+            path = self._here(name)
             news = {f'best_score{ending}': score, f'best_ckpt{ending}': path}
             options = dict(save_optimizer=False, save_param_scheduler=False, by_epoch=False)
             if not self._write(runner, key, name, news, dict(epoch=runner.epoch, iter=runner.iter), **options):
@@ -195,18 +255,15 @@ class SafeCheckpointHook(CheckpointHook):
             better = True
             old = self._best_paths().get(key)
             if old:  # in this folder, also where the run that is resumed was in another
-                self._outdated.append(self.file_backend.join_path(self.out_dir, osp.basename(old)))
-            if len(self.key_indicators) == 1:
-                self.best_ckpt_path = path
-            else:
-                self.best_ckpt_path_dict[key] = path
+                self._outdated.append(self._here(old))
+            self._set_best_path(key, path)
             runner.logger.info(f'The best checkpoint with {score:0.4f} {key} at {now} {unit} is saved to {name}.')
         if not better:
             return
-        if self.last_ckpt is None:
-            self._remove_outdated(runner)
-        else:  # otherwise a resumed run would not know of these
+        if self._saved_at == runner.iter and self.last_ckpt not in self._outdated:  # in it if stopped there
             self._save_checkpoint_with_step(runner, now, dict(epoch=runner.epoch, iter=runner.iter))
+        else:
+            self._remove_outdated(runner)
 
     # ---------------------------------------------------------------- the end
 
@@ -251,3 +308,9 @@ def _accumulating(runner: Runner) -> bool:
     wrapper: Any = runner.optim_wrapper
     wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
     return any(not one.should_update() for one in wrappers)
+
+
+def _resumed_from(runner: Runner, folder: str) -> bool:
+    """Whether the run goes on from a checkpoint of this folder, by whatever name it was called then."""
+    file = runner._load_from if runner._resume else None
+    return bool(file) and osp.dirname(osp.abspath(str(file))) == osp.abspath(folder)

@@ -15,7 +15,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from .checkpoint_hook import _accumulating
+from .checkpoint_hook import SafeCheckpointHook, _accumulating
 
 # "Temporary failure, try again later" of sysexits.h: neither a finished run nor a broken one.
 STOPPED = 75
@@ -36,8 +36,10 @@ class StopOnSignalHook(Hook):
     SIGTERM. All processes must stop at the same iteration, while a signal reaches them at different ones, or only one
     of them; so they ask each other, every few updates: to do so at each would make the device wait for the host.
 
-    The checkpoint is that of the run's checkpoint hook, also in the middle of an epoch, and ``--resume`` goes on from
-    there. A second signal of the same kind ends the process at once, as it would without this hook.
+    The run's checkpoint hook saves, also in the middle of an epoch, and ``--resume`` goes on from there.
+    :class:`SafeCheckpointHook` gives that file a name of its own and removes it when the next one is written;
+    mmengine's hook names it after the epochs done, in place of the checkpoint of that name. A second signal of the same
+    kind ends the process at once, as it would without this hook.
 
     Args:
         signals (Sequence[str]): Names of the signals. Defaults to ``('SIGUSR1', 'SIGTERM')``.
@@ -113,8 +115,11 @@ class StopOnSignalHook(Hook):
         if hook is None:
             runner.logger.warning('StopOnSignalHook: the config has no checkpoint hook, so nothing is saved.')
         else:
-            step = runner.epoch if hook.by_epoch else done
-            hook._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=done))
+            if isinstance(hook, SafeCheckpointHook):
+                hook.save_stopped(runner)
+            else:
+                step = runner.epoch if hook.by_epoch else done
+                hook._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=done))
             runner.logger.info(f'Go on with --resume; exit status {STOPPED}.')
         self.after_train(runner)
         runner.visualizer.close()
