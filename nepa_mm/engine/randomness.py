@@ -22,6 +22,8 @@ from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
+from .stopped_workers import keep_from_signals
+
 
 def seed_generators(*address: Any) -> None:
     """Set the generators of Python, numpy and torch (on the CPU) to a state that only the address decides; 10 us.
@@ -193,7 +195,7 @@ class AddressedSampler(Sampler):
 
 
 def build_dataloader(dataloader: DataLoader | dict, seed: int, diff_rank_seed: bool) -> DataLoader:
-    """Build a data loader whose randomness is addressed.
+    """Build a data loader whose randomness is addressed and whose workers outlive a signal to the run.
 
     Args:
         dataloader (DataLoader or dict): The config. A loader that is built already comes back as it is, and its
@@ -210,6 +212,7 @@ def build_dataloader(dataloader: DataLoader | dict, seed: int, diff_rank_seed: b
     sampler = dict(type=AddressedSampler, sampler=dataloader['sampler'], seed=common)
     loader = Runner.build_dataloader({**dataloader, 'sampler': sampler}, seed, diff_rank_seed)
     loader.dataset.__getitems__ = FetchAddressed(loader.dataset)
+    keep_from_signals(loader)
     found = addressed_sampler(loader)
     if found is not None and loader.batch_sampler is not None:
         found.samples_per_epoch = len(loader) * loader.batch_sampler.batch_size

@@ -1,11 +1,16 @@
-"""What a run leaves behind: no worker processes of its data loaders."""
+"""Worker processes of a run's data loaders: they end with it, and not before."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 _AnyRunner: Any = Runner if TYPE_CHECKING else object
@@ -54,3 +59,26 @@ def stop_workers(loop: Any) -> None:
         if owner is not None and isinstance(getattr(owner, '_iterator', None), _MultiProcessingDataLoaderIter):
             owner._iterator._shutdown_workers()
             owner._iterator = None
+
+
+def keep_from_signals(loader: DataLoader) -> None:
+    """Let a loader's workers live on when the group of their process is told to end.
+
+    ``torchrun`` sends SIGTERM to the whole process group of each process that it has started. The process saves what it
+    has done and ends its workers; had they died of the signal already, it would find itself without data and break off
+    before it has saved. So a worker makes a group of its own. It ends as before when its process says so, and within
+    seconds when its process is gone: torch's workers look.
+
+    Args:
+        loader (DataLoader): The loader, before it has started workers.
+    """
+    loader.worker_init_fn = partial(_in_own_group, loader.worker_init_fn)
+
+
+def _in_own_group(init: Callable[[int], None] | None, worker_id: int) -> None:
+    """What a worker begins with."""
+    if hasattr(os, 'setpgid'):  # not on Windows, whose processes have no groups to be signalled
+        with suppress(OSError):
+            os.setpgid(0, 0)
+    if init is not None:
+        init(worker_id)
