@@ -28,6 +28,8 @@ class Update:
         norms (Tensor): (number of gradients,), norm of each, before clipping.
         params (list[nn.Parameter]): Whose gradients they are.
         scale (Tensor | None): 0-dim: the loss scale that the gradients were found with; None without a scaler.
+        bad_losses (Tensor | None): 0-dim: how many losses led to it, in all processes, that were themselves NaN or
+            infinite; None without a scaler, where it makes no difference.
     """
 
     skipped: Tensor
@@ -35,6 +37,7 @@ class Update:
     norms: Tensor
     params: list[nn.Parameter] = field(repr=False)
     scale: Tensor | None = None
+    bad_losses: Tensor | None = None
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -112,16 +115,16 @@ class FiniteOptimWrapper(OptimWrapper):
         Args:
             **kwargs: Arguments of :meth:`torch.optim.Optimizer.step`.
         """
-        self._step(None, **kwargs)
+        self._step(**kwargs)
 
-    def _step(self, scale: Tensor | None, **kwargs: Any) -> None:
+    def _step(self, scale: Tensor | None = None, bad_losses: Tensor | None = None, **kwargs: Any) -> None:
         params = [p for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
         if not params:
             self.optimizer.step(**kwargs)
             return
         norms, total = self._norms_and_clip(params)
         skipped = 1 - total.isfinite().float()
-        self.last_update = Update(skipped, total, norms, params, scale)
+        self.last_update = Update(skipped, total, norms, params, scale, bad_losses)
         self.num_updates += 1
         if self._skips_on_device():
             self.optimizer.found_inf = skipped

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.dist import all_reduce
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
@@ -25,7 +26,10 @@ class AutocastOptimWrapper(FiniteOptimWrapper):
 
     float16, for GPUs without bfloat16 (before Ampere), needs the scaler: it tries scales of the loss
     until one overflows, which :class:`FiniteOptimWrapper` leaves out like any other update.
-    (``AmpOptimWrapper`` leaves it out as well, but waits for the GPU and tells nobody.)
+    (``AmpOptimWrapper`` leaves it out as well, but waits for the GPU and tells nobody.) A loss that is
+    itself NaN or infinite says nothing of the scale, which no scale would mend: it stays, where torch's
+    scaler would halve it, for each bad image in 2,000 updates once more, until all gradients are 0. For
+    what else is never finite the scale ends at 1 (or at an ``init_scale`` below).
 
     Weights, gradients and optimizer state stay in float32. A checkpoint of this wrapper loads into
     ``OptimWrapper`` and ``AmpOptimWrapper``, and theirs into this one.
@@ -57,9 +61,11 @@ class AutocastOptimWrapper(FiniteOptimWrapper):
         super().__init__(**kwargs)
         self.cast_dtype = getattr(torch, name)
         self.loss_scaler: torch.amp.GradScaler | None = None
+        self._bad_losses: Tensor | None = None
         if name == 'float16':
             device = self.optimizer.param_groups[0]['params'][0].device.type
             self.loss_scaler = torch.amp.GradScaler(device, **(loss_scale or {}))
+            self._min_scale = min(1.0, self.loss_scaler._init_scale)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -80,7 +86,12 @@ class AutocastOptimWrapper(FiniteOptimWrapper):
             loss (Tensor): Scalar.
             **kwargs: Arguments of :meth:`torch.Tensor.backward`.
         """
-        self._backward(loss, loss if self.loss_scaler is None else self.loss_scaler.scale(loss), **kwargs)
+        if self.loss_scaler is None:
+            self._backward(loss, loss, **kwargs)
+            return
+        bad = 1 - loss.detach().isfinite().float()
+        self._bad_losses = bad if self._bad_losses is None else self._bad_losses + bad
+        self._backward(loss, self.loss_scaler.scale(loss), **kwargs)
 
     def step(self, **kwargs: Any) -> None:
         """Clip the gradients, in float16 scaled back, and update the weights, if all is finite.
@@ -91,12 +102,20 @@ class AutocastOptimWrapper(FiniteOptimWrapper):
         if self.loss_scaler is None:
             super().step(**kwargs)
             return
-        self.loss_scaler.unscale_(self.optimizer)
-        # A copy: the scaler changes it in place. (It makes it with the first loss.)
-        scale = self.loss_scaler._scale
-        self._step(None if scale is None else scale.clone(), **kwargs)
+        scaler = self.loss_scaler
+        scaler.unscale_(self.optimizer)
+        state = scaler._check_scale_growth_tracker('step')  # scale, and good updates in a row: changed in place
+        before = [value.clone() for value in state]
+        bad_losses, self._bad_losses = self._bad_losses, None
+        if bad_losses is None:  # the gradients are not of backward()
+            bad_losses = torch.zeros_like(before[0])
+        all_reduce(bad_losses)  # the scale must stay the same in all processes
+        self._step(before[0], bad_losses, **kwargs)
         # What unscale_ has found is what it goes by; its own step(), which waits for the device, is not needed.
-        self.loss_scaler.update()
+        scaler.update()
+        for now, then in zip(state, before, strict=True):
+            now.copy_(torch.where(bad_losses > 0, then, now))
+        state[0].clamp_(min=self._min_scale)
 
     def state_dict(self) -> dict:
         """State of the optimizer, and of the scaler if there is one."""

@@ -169,6 +169,7 @@ def test_bad_updates_are_left_out_counted_and_told(tmp_path, warnings):
     told = [text for text in warnings if text.startswith('Iteration ')]
     assert [text.split(':')[0] for text in told] == ['Iteration 3', 'Iteration 4', 'Iteration 9', 'Iteration 10']
     assert 'gradient norm nan, loss nan; bad gradients in 6 of 6 parameters (backbone.0.weight, ' in told[0]
+    assert '; images images/4.jpg, images/5.jpg. 1 in a row' in told[0]
     assert told[1].endswith('2 in a row, 2 in all.') and told[2].endswith('1 in a row, 3 in all.')
     assert warnings[-1] == '4 updates of this run were left out: NaN or infinite.'
 
@@ -300,15 +301,31 @@ def test_what_the_loss_scaler_tries_is_no_bad_number(tmp_path, warnings):
     assert not torch.equal(trace.weights[-1], trace.weights[0])
 
 
+def float16():
+    optimizer = dict(type='AdamW', lr=0.01, fused=True)
+    return dict(type='AutocastOptimWrapper', dtype='float16', loss_scale=dict(init_scale=4.0), optimizer=optimizer)
+
+
 def test_a_loss_that_no_scale_mends_ends_a_float16_run(tmp_path):
-    wrapper = dict(
-        type='AutocastOptimWrapper',
-        dtype='float16',
-        loss_scale=dict(init_scale=4.0),
-        optimizer=dict(type='AdamW', lr=0.01, fused=True),
-    )
-    with pytest.raises(BadNumbersError, match='3 updates in a row were NaN or infinite, the last in iteration 6'):
-        train(tmp_path, bad=range(12), optim_wrapper=wrapper)  # scales 4, 2, 1, then three below
+    with pytest.raises(BadNumbersError, match='3 updates in a row were NaN or infinite, the last in iteration 3'):
+        train(tmp_path, bad=range(12), optim_wrapper=float16())
+
+
+def test_a_gradient_that_no_scale_mends_ends_a_float16_run(tmp_path, monkeypatch):
+    """Under a loss that is finite."""
+    backward = torch.Tensor.backward
+    monkeypatch.setattr(torch.Tensor, 'backward', lambda self, gradient: backward(self, gradient=gradient * NAN))
+    with pytest.raises(BadNumbersError, match='3 updates in a row were NaN or infinite, the last in iteration 5'):
+        train(tmp_path, optim_wrapper=float16())  # scales 4 and 2, then three of 1
+
+
+def test_bad_images_are_named_in_float16_too_and_do_not_lower_the_scale(tmp_path, warnings):
+    runner, _ = train(tmp_path, bad=(4, 7), optim_wrapper=float16(), train_cfg=dict(by_epoch=True, max_epochs=5))
+    assert runner.message_hub.get_info('skipped_updates') == 10
+    assert runner.message_hub.get_info('loss_scale_overflows') is None
+    assert runner.optim_wrapper.loss_scaler.get_scale() == 4
+    told = next(text for text in warnings if text.startswith('Iteration '))
+    assert told.startswith('Iteration 3: the update is left out') and 'images images/4.jpg, images/5.jpg.' in told
 
 
 def test_the_count_goes_on_when_a_run_is_resumed(tmp_path):
@@ -342,14 +359,18 @@ def test_with_updates_in_flight_the_same_are_found_and_none_is_saved_unseen(tmp_
 
 
 @pytest.mark.slow
-def test_processes_leave_out_the_same_updates_and_stop_at_the_same(tmp_path):
+@pytest.mark.parametrize('precision', ['float32', 'float16'])
+def test_processes_leave_out_the_same_updates_and_stop_at_the_same(tmp_path, precision):
     """Two processes; only the second has bad images."""
-    words = [Path(sys.executable).parent / 'torchrun', '--standalone', '--nproc_per_node=2', '-m', __name__, tmp_path]
+    words = [Path(sys.executable).parent / 'torchrun', '--standalone', '--nproc_per_node=2', '-m', __name__]
+    words += [tmp_path, precision]
     done = subprocess.run(words, capture_output=True, text=True, timeout=170, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr[-3000:]
     weights = [torch.load(tmp_path / f'weights_{rank}.pt', weights_only=True) for rank in (0, 1)]
+    scales = [kept.pop('scale') for kept in weights]
+    assert scales == ([4, 4] if precision == 'float16' else [None, None])
     assert len(weights[0]) == 6  # of 12, had the run not been stopped
-    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(*(kept.values() for kept in weights), strict=True))
     reports = [json.loads((tmp_path / name).read_text()) for name in ('bad_numbers.json', 'bad_numbers_rank1.json')]
     assert [[seen['iteration'] for seen in report['in_a_row']] for report in reports] == [[4, 5, 6]] * 2
     assert reports[1]['in_a_row'][0]['losses']['loss'] == ['nan']
@@ -372,28 +393,33 @@ def test_patience_is_positive():
         BadNumbersHook(patience=0)
 
 
-def in_two_processes(folder):
+def in_two_processes(folder, precision):
     """One of two processes, each with a batch of 2: the second has the odd images."""
     rank = int(os.environ['RANK'])
-    kept = []
+    kept = {}
 
     @HOOKS.register_module()
     class Keep(Hook):
         priority = 'VERY_HIGH'
 
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-            kept.append(runner.model.module.head.weight.detach().clone())
+            kept[runner.iter] = runner.model.module.head.weight.detach().clone()
 
     cfg = config(folder, bad=(13, 17, 21), launcher='pytorch')
     cfg.train_dataloader.dataset.length = 24
     cfg.experiment_name = 'bad-numbers-processes'
     cfg.custom_hooks = [dict(type='Keep')]
+    if precision == 'float16':
+        cfg.optim_wrapper = float16()
+    runner = NEPARunner.from_cfg(cfg)
     try:
-        NEPARunner.from_cfg(cfg).train()
+        runner.train()
     except BadNumbersError:
+        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+        kept['scale'] = scaler and scaler.get_scale()
         torch.save(kept, Path(folder, f'weights_{rank}.pt'))
     torch.distributed.destroy_process_group()
 
 
 if __name__ == '__main__':
-    in_two_processes(sys.argv[1])
+    in_two_processes(*sys.argv[1:])

@@ -135,6 +135,50 @@ def test_float16_leaves_out_what_overflows_until_the_scale_fits(fused):
     assert {int(s['step']) for s in optimizer.state.values()} == {1}
 
 
+def test_a_bad_loss_leaves_the_scale_and_its_growth():
+    """One NaN in three updates: the scale doubles after every four good ones, as without it."""
+    model, wrapper = build(torch.optim.SGD, dtype='float16', loss_scale=dict(init_scale=8.0, growth_interval=4))
+    scales, bad = [], []
+    for i in range(12):
+        step(model, wrapper, torch.full_like(IMAGES, float('nan')) if i % 3 == 2 else IMAGES)
+        scales.append(wrapper.last_update.scale.item())
+        bad.append((wrapper.last_update.skipped.item(), wrapper.last_update.bad_losses.item()))
+    assert scales == [8] * 5 + [16] * 6 + [32]
+    assert bad == [(0, 0), (0, 0), (1, 1)] * 4
+    assert wrapper.loss_scaler.get_scale() == 32
+
+
+def test_a_bad_loss_of_another_process_leaves_the_scale_too(monkeypatch):
+    model, wrapper = build(torch.optim.SGD, dtype='float16', loss_scale=dict(init_scale=8.0))
+    monkeypatch.setattr('nepa_mm.engine.optim_wrapper.all_reduce', lambda tensor: tensor.add_(1))
+    model.weight.register_hook(lambda grad: grad * float('nan'))  # what the reduced gradients then are
+    step(model, wrapper)
+    assert (wrapper.last_update.skipped.item(), wrapper.last_update.bad_losses.item()) == (1, 1)
+    assert wrapper.loss_scaler.get_scale() == 8
+
+
+def test_bad_losses_of_accumulated_parts_are_counted_once():
+    model, wrapper = build(torch.optim.SGD, dtype='float16', accumulative_counts=2)
+    wrapper.initialize_count_status(model, 0, 8)
+    bad = torch.full_like(IMAGES, float('inf'))
+    seen = []
+    for images in (bad, IMAGES, bad, bad, IMAGES, IMAGES):
+        step(model, wrapper, images)
+        seen.append(wrapper.last_update and wrapper.last_update.bad_losses.item())
+    assert seen == [None, 1, 1, 2, 2, 0]
+
+
+@pytest.mark.parametrize(('start', 'end'), [(4.0, 1.0), (0.5, 0.5)])
+def test_the_scale_stays_where_gradients_underflow_no_more(start, end):
+    """With a gradient that no scale makes finite."""
+    model, wrapper = build(torch.optim.SGD, dtype='float16', loss_scale=dict(init_scale=start))
+    model.weight.register_hook(lambda grad: grad * float('inf'))
+    for _ in range(5):
+        step(model, wrapper)
+        assert (wrapper.last_update.skipped.item(), wrapper.last_update.bad_losses.item()) == (1, 0)
+    assert wrapper.loss_scaler.get_scale() == end
+
+
 def test_the_state_of_the_scaler_is_saved_and_loaded():
     model, wrapper = build(dtype='float16', loss_scale=dict(init_scale=64.0, growth_interval=2))
     step(model, wrapper)

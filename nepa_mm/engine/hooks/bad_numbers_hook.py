@@ -45,7 +45,7 @@ class _Seen:
     iteration: int
     lr: list[float]
     update: Update
-    numbers: Tensor  # (3,): skipped, gradient norm, loss scale or 1; on their way to the CPU
+    numbers: Tensor  # (4,): skipped, gradient norm, loss scale or 1, bad losses or 0; on their way to the CPU
     arrived: Any  # event of the GPU; None on a CPU
     parts: list[_Iteration]
 
@@ -61,7 +61,7 @@ class BadNumbersHook(Hook):
       losses, the gradient norm, the learning rates, the parameters whose gradients were not finite and the files of the
       batch. The last checkpoint stays what it was.
     - What a float16 loss scaler tries is counted apart (``loss_scale_overflows``): an overflow is how it finds its
-      scale. It counts as bad when the scale is below 1 and still overflows.
+      scale. It counts as bad where the loss is not finite, in any process, or the scale is 1 and still overflows.
     - Running averages (EMAHook, mmengine's or mmpretrain's) are not moved by an update that was left out.
     - No checkpoint is written with NaN or infinity among its weights, averages and optimizer state: the run ends with
       the same error instead, and the files there stay.
@@ -117,7 +117,8 @@ class BadNumbersHook(Hook):
             return
         self._num_updates = wrapper.num_updates
         scale = torch.ones_like(update.skipped) if update.scale is None else update.scale
-        numbers = torch.stack([update.skipped, update.grad_norm, scale]).to('cpu', non_blocking=True)
+        bad_losses = torch.zeros_like(update.skipped) if update.bad_losses is None else update.bad_losses
+        numbers = torch.stack([update.skipped, update.grad_norm, scale, bad_losses]).to('cpu', non_blocking=True)
         arrived = None
         if update.skipped.is_cuda:
             arrived = torch.cuda.Event()
@@ -156,10 +157,11 @@ class BadNumbersHook(Hook):
             seen = self._waiting.popleft()
             if seen.arrived is not None:
                 seen.arrived.synchronize()
-            skipped, grad_norm, scale = seen.numbers.numpy().tolist()  # not item(), which would be for a device to wait
+            # Not item(), which would be for a device to wait.
+            skipped, grad_norm, scale, bad_losses = seen.numbers.numpy().tolist()
             if not skipped:
                 self._in_a_row = []
-            elif seen.update.scale is not None and scale >= 1:
+            elif scale > 1 and not bad_losses:
                 _count(runner, 'loss_scale_overflows')
             else:
                 self._note(runner, seen, grad_norm)
@@ -174,6 +176,7 @@ class BadNumbersHook(Hook):
         names = {id(param): name for name, param in _inner(runner.model).named_parameters()}
         finite = seen.update.norms.isfinite().tolist()
         params = [names.get(id(p), '?') for p, ok in zip(seen.update.params, finite, strict=True) if not ok]
+        samples = [name for part in seen.parts for name in part.samples]
         self._in_a_row.append(
             dict(
                 iteration=seen.iteration,
@@ -182,7 +185,7 @@ class BadNumbersHook(Hook):
                 lr=sorted(set(seen.lr)),
                 parameters_with_bad_gradients=params,
                 num_parameters=len(finite),
-                samples=[name for part in seen.parts for name in part.samples],
+                samples=samples,
             )
         )
         row = len(self._in_a_row)
@@ -190,8 +193,8 @@ class BadNumbersHook(Hook):
             runner.logger.warning(
                 f'Iteration {seen.iteration}: the update is left out, gradient norm {grad_norm}, loss '
                 f'{_some(losses.get("loss", ["?"]), 4)}; bad gradients in {len(params)} of {len(finite)} parameters '
-                f'({_some(params, 3)}). {row} in a row, {total} in all'
-                + ('; from here on every hundredth is logged.' if total == 10 else '.')
+                f'({_some(params, 3)})' + (f'; images {_some(samples, 4)}' if samples else '') + f'. {row} in a row, '
+                f'{total} in all' + ('; from here on every hundredth is logged.' if total == 10 else '.')
             )
         if row >= self.patience:
             self._stop(runner)
