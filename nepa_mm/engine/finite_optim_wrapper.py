@@ -54,7 +54,8 @@ class FiniteOptimWrapper(OptimWrapper):
       processes. One bad image in one of them leaves out the same update in all.
     - Whether to update is decided on the device, without waiting for it: torch's fused optimizers
       (``optimizer=dict(fused=True)``) take ``found_inf`` and then do nothing, as they do for a loss scaler. Other
-      optimizers need the answer in Python, which costs nothing on a CPU and on a GPU waits for it once per update.
+      optimizers, and the first update of all, need the answer in Python, which costs nothing on a CPU and on a GPU
+      waits for it once per update.
     - The norm is the one that clips. Without ``clip_grad`` it takes one more pass over the gradients.
 
     Args:
@@ -126,7 +127,7 @@ class FiniteOptimWrapper(OptimWrapper):
         skipped = 1 - total.isfinite().float()
         self.last_update = Update(skipped, total, norms, params, scale, bad_losses)
         self.num_updates += 1
-        if self._skips_on_device():
+        if self._skips_on_device(params):
             self.optimizer.found_inf = skipped
             try:
                 self.optimizer.step(**kwargs)
@@ -155,11 +156,20 @@ class FiniteOptimWrapper(OptimWrapper):
         self.message_hub.update_scalar('train/grad_norm', total)
         return norms, total
 
-    def _skips_on_device(self) -> bool:
+    def _skips_on_device(self, params: list[nn.Parameter]) -> bool:
         # The mark is set where `fused` is asked for at first; each group steps as it says itself.
-        return getattr(self.optimizer, '_step_supports_amp_scaling', False) and all(
-            group.get('fused') for group in self.optimizer.param_groups
+        return (
+            getattr(self.optimizer, '_step_supports_amp_scaling', False)
+            and all(group.get('fused') for group in self.optimizer.param_groups)
+            and self._has_begun(params)
         )
+
+    def _has_begun(self, params: list[nn.Parameter]) -> bool:
+        """Whether the state of these parameters is made; torch's fused SGD leaves its memory as it was otherwise."""
+        # Momentum of 0 has no state, ever.
+        stateless = {p for g in self.optimizer.param_groups if g.get('momentum') == 0 for p in g['params']}
+        states = [self.optimizer.state.get(p) for p in params if p not in stateless]
+        return all(state and all(value is not None for value in state.values()) for state in states)
 
 
 def _whole(tensor: Tensor) -> Tensor:

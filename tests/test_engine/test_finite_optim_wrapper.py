@@ -96,6 +96,30 @@ def test_an_update_that_is_not_finite_changes_nothing(optimizer, images, clip):
     assert_same(state(untouched, twin), state(model, wrapper), but=['1.num_batches_tracked'])
 
 
+def test_the_first_update_can_be_left_out(optimizer, monkeypatch):
+    """Memory that is not set is full of large numbers here."""
+    monkeypatch.setattr(torch, 'empty_like', lambda tensor, **kwargs: torch.full_like(tensor, 1e6))
+    model, wrapper = build(optimizer)
+    step(model, wrapper, broken(NAN))
+    assert wrapper.last_update.skipped.item() == 1
+    step(model, wrapper, broken(INF))
+    for _ in range(2):
+        step(model, wrapper)
+    untouched, twin = build(optimizer)
+    for _ in range(2):
+        step(untouched, twin)
+    assert_same(state(untouched, twin), state(model, wrapper), but=['1.num_batches_tracked'])
+
+
+def test_fused_sgd_without_momentum_is_not_waited_for():
+    model, wrapper = build(lambda params: torch.optim.SGD(params, lr=0.1, fused=True))
+    assert wrapper._skips_on_device(list(model.parameters()))
+    step(model, wrapper)
+    before = state(model, wrapper)
+    step(model, wrapper, broken(NAN))
+    assert_same(before, state(model, wrapper), but=['1.num_batches_tracked'])
+
+
 @pytest.mark.parametrize('value', [NAN, INF])
 def test_a_loss_whose_bad_part_has_no_gradient_is_seen(optimizer, value):
     model, wrapper = build(optimizer)
@@ -111,7 +135,6 @@ def test_a_gradient_that_overflows_under_a_finite_loss_is_seen(optimizer):
     model[3].weight.register_hook(lambda grad: torch.full_like(grad, INF))
     before = state(model, wrapper)
     step(model, wrapper)
-    # (The optimizer may have made its state, empty.)
     for name, value in before[0].items():
         assert name == '1.num_batches_tracked' or torch.equal(value, model.state_dict()[name])
     finite = wrapper.last_update.norms.isfinite().tolist()
@@ -143,13 +166,14 @@ def test_fused_optimizers_are_not_waited_for(monkeypatch):
 
     model, wrapper = build(clip_grad=dict(max_norm=1.0))
     monkeypatch.setattr(wrapper.message_hub, 'update_scalar', lambda *args: None)
+    step(model, wrapper)
     for name in ('item', '__bool__', '__float__', 'tolist', 'cpu', 'numpy'):
         monkeypatch.setattr(torch.Tensor, name, refuse)
     step(model, wrapper)
     step(model, wrapper, broken(NAN))
     monkeypatch.undo()
     assert wrapper.last_update.skipped.item() == 1
-    assert {int(s['step']) for s in wrapper.optimizer.state.values()} == {1}
+    assert {int(s['step']) for s in wrapper.optimizer.state.values()} == {2}
 
 
 def test_a_state_saved_without_fusing_goes_on_fused():
