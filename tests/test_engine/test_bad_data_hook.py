@@ -1,7 +1,9 @@
 """BadDataHook: what a run does about images it cannot read and labels it does not know."""
 
+import errno
 import itertools
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,39 @@ def test_a_resumed_run_goes_on_with_its_list(tmp_path, lines):
     assert (tmp_path / 'bad_images.txt').read_text() == '5.jpg\tempty, 5 bytes\n'
     build(tmp_path, hook=hook()).train()
     assert not (tmp_path / 'bad_images.txt').exists()
+
+
+def full_disk(monkeypatch, times):
+    """Every write of the list fails so many times, as on a full disk."""
+    original, count = Path.write_text, itertools.count()
+
+    def write_text(self, *args, **kwargs):
+        if self.name == 'bad_images.txt.partial' and next(count) < times:
+            self.touch()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, 'write_text', write_text)
+
+
+def test_a_full_disk_costs_only_the_list_until_it_can_be_written(tmp_path, lines, monkeypatch):
+    full_disk(monkeypatch, 3)  # looks after iterations 1, 2 and 3; images 1 and 4 are found in the first and third
+    build(tmp_path, dict(bad=(1, 4)), hook=hook(max_bad_share=0.2, interval=1)).train()
+    assert (tmp_path / 'bad_images.txt').read_text() == '1.jpg\tempty, 1 bytes\n4.jpg\tempty, 4 bytes\n'
+    assert not (tmp_path / 'bad_images.txt.partial').exists()
+    assert [line.split(': [')[0] for line in lines if 'could not be written' in line] == [
+        f'{tmp_path / "bad_images.txt"} could not be written'
+    ]
+    assert about_images(lines)[-1].endswith(f'the list is in {tmp_path / "bad_images.txt"}')
+
+
+def test_a_disk_that_stays_full_does_not_hide_what_was_found(tmp_path, lines, monkeypatch):
+    full_disk(monkeypatch, 100)
+    build(tmp_path, dict(bad=(1,)), hook=hook(max_bad_share=0.2)).train()
+    assert about_images(lines)[-1].endswith(f'the list could not be written to {tmp_path / "bad_images.txt"}')
+    assert sorted(path.name for path in tmp_path.glob('bad_images*')) == ['bad_images']
+    with pytest.raises(TooManyBadImagesError, match=r'(?s)^1 of 10 .*rank_0\.jsonl:.*1.jpg: empty, 1 bytes'):
+        build(tmp_path, dict(bad=(1,)), hook=hook(max_bad_share=0.05)).train()
 
 
 def test_evaluation_never_skips(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ class BadDataHook(Hook):
     one in ``bad_images/rank_N.jsonl`` of the work directory. So does a ``DecodeDataPreprocessor``, which meets the
     damage in JPEG files that are decoded where the model is, with the next readable image of the batch. The hook counts
     each file once, over all workers, processes, epochs and resumes, and writes ``bad_images.txt``: a path, a tab and
-    what is wrong, per line. Without the hook, and in evaluation always, such an image is an error.
+    what is wrong, per line. Without the hook, and in evaluation always, such an image is an error. A list that cannot
+    be written, on a full disk, is written at a later look; the run goes on.
 
     Args:
         max_bad_share (float): Stop when more than this part of the training images is bad. 0 stops at the first.
@@ -51,6 +53,7 @@ class BadDataHook(Hook):
         self.max_bad_share, self.interval = max_bad_share, interval
         self.bad: dict[str, str] = {}
         self._own: BadImages | None = None
+        self._unwritten = False
 
     def start(self, runner: Runner) -> BadImages:
         """Begin the list, before any data worker runs; a run that is resumed goes on with its own.
@@ -98,7 +101,8 @@ class BadDataHook(Hook):
         """Look a last time, and sum up."""
         self._look(runner)
         if self.bad:
-            runner.logger.warning(f'Bad images: {self._in_words()}; the list is in {self._list(runner)}')
+            where = 'could not be written to' if self._unwritten else 'is in'
+            runner.logger.warning(f'Bad images: {self._in_words()}; the list {where} {self._list(runner)}')
 
     def _look(self, runner: Runner) -> None:
         """Bring together what all processes know."""
@@ -106,18 +110,34 @@ class BadDataHook(Hook):
             return
         everybody: list[dict[str, str]] = all_gather_object(self._own.read())
         new = {path: reason for bad in everybody for path, reason in bad.items() if path not in self.bad}
-        if not new:
-            return
         self.bad |= new
         # Workers that are started later know what their process knows.
         self._own.known |= self.bad
-        file = self._list(runner)
-        if get_dist_info()[0] == 0:
-            write_list(file, self.bad)
+        if new or self._unwritten:
+            self._write(runner)
+        if not new:
+            return
         lines = [f'{path}: {reason}' for path, reason in list(new.items())[:SHOWN]]
         lines += [f'and {len(new) - SHOWN:,} more'] * (len(new) > SHOWN)
+        file = self._list(runner)
         runner.logger.warning(f'Bad images: {self._in_words()}. New in {file}:\n  ' + '\n  '.join(lines))
-        self._own.check(file)
+        self._own.check(None if self._unwritten else file)
+
+    def _write(self, runner: Runner) -> None:
+        """Write the list, or try again at the next look."""
+        if get_dist_info()[0] != 0:
+            return
+        file = self._list(runner)
+        try:
+            write_list(file, self.bad)
+        except OSError as error:
+            if not self._unwritten:
+                runner.logger.warning(
+                    f'{file} could not be written: {error}. The run goes on; it is tried again at each look.'
+                )
+            self._unwritten = True
+        else:
+            self._unwritten = False
 
     def _in_words(self) -> str:
         total = self._own.total if self._own is not None else 0
@@ -134,8 +154,16 @@ def write_list(file: Path, bad: dict[str, str]) -> None:
     Args:
         file: Where to.
         bad: Path to reason.
+
+    Raises:
+        OSError: It cannot be written; what stood there before still stands.
     """
     lines = [f'{path}\t{" ".join(reason.split())}\n' for path, reason in sorted(bad.items())]
     partial = file.with_name(f'{file.name}.partial')
-    partial.write_text(''.join(lines), encoding='utf-8', errors='surrogateescape')
-    os.replace(partial, file)
+    try:
+        partial.write_text(''.join(lines), encoding='utf-8', errors='surrogateescape')
+        os.replace(partial, file)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
