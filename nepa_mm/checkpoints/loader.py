@@ -170,6 +170,9 @@ def load_state_dict(
 
     chosen = {name: tensors[name] for name in report.matched + report.resampled}
     broken = [n for n, v in chosen.items() if v.is_floating_point() and not torch.isfinite(v).all()]
+    if broken:  # a mask with -inf is not, where the module has built one itself
+        buffers = dict(module.named_buffers())
+        broken = [n for n in broken if n not in buffers or buffers[n].is_meta or buffers[n].isfinite().all()]
     if broken:
         raise CheckpointError(
             f'{source} holds NaN or infinite values in {len(broken)} tensors ({shorten(broken)}): the run that wrote '

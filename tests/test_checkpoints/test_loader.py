@@ -203,6 +203,20 @@ def test_weights_of_a_diverged_run_are_refused(value):
     assert equal(model, before)
 
 
+def test_a_mask_of_infinities_is_no_divergence():
+    def masked(*values):
+        module = build()
+        module.register_buffer('mask', torch.tensor(values))
+        return module
+
+    inf = float('inf')
+    model = masked(0.0, -inf)
+    assert load_state_dict(model, masked(0.0, -inf).state_dict()).matched
+    assert model.mask.tolist() == [0, -inf]
+    with pytest.raises(CheckpointError, match=r'NaN or infinite values in 1 tensors \(mask\)'):
+        load_state_dict(masked(0.0, 1.0), model.state_dict())
+
+
 def test_nothing_in_common_is_refused():
     with pytest.raises(CheckpointError, match='Nothing of resnet.pth fits.*train from scratch unnoticed'):
         load_state_dict(build(), {'conv1.weight': torch.zeros(1)}, source='resnet.pth')

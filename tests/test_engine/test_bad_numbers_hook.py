@@ -23,7 +23,7 @@ from nepa_mm.engine import BadNumbersError, BadNumbersHook, NEPARunner
 from tests.test_configs import LEAFS
 
 RUN = itertools.count()
-NAN = float('nan')
+NAN, INF = float('nan'), float('inf')
 
 
 @DATASETS.register_module(force=True)
@@ -224,6 +224,46 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     assert sorted(before) == ['iter_2.pth', 'iter_4.pth']
     assert Path((tmp_path / 'last_checkpoint').read_text()).name == 'iter_4.pth'
     assert files()['iter_4.pth'] == before['iter_4.pth']
+
+
+@pytest.mark.parametrize('kind', ['mmengine.EMAHook', 'mmpretrain.EMAHook'])
+@pytest.mark.parametrize('name', ['head.weight', 'backbone.1.running_var'])
+def test_averages_that_are_not_finite_are_never_saved(tmp_path, kind, name):
+    @HOOKS.register_module(force=True)
+    class SpoilAverage(Hook):
+        priority = 'NORMAL'  # after the average has taken in an update
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            (average,) = (h.ema_model for h in runner.hooks if hasattr(h, 'ema_model'))
+            if runner.iter + 1 == 6:
+                average.module.state_dict()[name][0] = NAN
+
+    message = rf'1 tensors of the model are NaN or infinite after iteration 6 \(average\.{name}\), so no checkpoint is'
+    with pytest.raises(BadNumbersError, match=message):
+        train(tmp_path, hooks=[dict(type=kind, momentum=0.25, update_buffers=True), dict(type='SpoilAverage')])
+    assert Path((tmp_path / 'last_checkpoint').read_text()).name == 'iter_4.pth'
+    assert not (tmp_path / 'iter_6.pth').exists()
+
+
+@MODELS.register_module(force=True)
+class BadNumbersMasked(BadNumbersModel):
+    """With a buffer that is infinite by design."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('mask', torch.full((3, 3), -INF).triu(1))
+
+
+def test_a_mask_of_infinities_may_be_saved(tmp_path):
+    wanted = dict(model=dict(type='BadNumbersMasked'), hooks=[dict(type='EMAHook', momentum=0.25)])
+    train(tmp_path, train_cfg=dict(by_epoch=True, max_epochs=1), **wanted)
+    runner, _ = train(tmp_path, resume=True, **wanted)
+    assert runner.iter == 12
+    saved = read_checkpoint(tmp_path / 'iter_12.pth')
+    for mask in (saved['state_dict']['mask'], saved['ema_state_dict']['module.mask']):
+        assert mask[0].tolist() == [0, -INF, -INF]
+    with pytest.raises(BadNumbersError, match=r'\(state_dict.head.weight\)'):
+        train(tmp_path / 'spoilt', hooks=[dict(type='Spoil', after=2)], model=wanted['model'])
 
 
 def test_weights_that_are_not_finite_end_the_run(tmp_path):

@@ -64,7 +64,8 @@ class BadNumbersHook(Hook):
       scale. It counts as bad where the loss is not finite, in any process, or the scale is 1 and still overflows.
     - Running averages (EMAHook, mmengine's or mmpretrain's) are not moved by an update that was left out.
     - No checkpoint is written with NaN or infinity among its weights, averages and optimizer state: the run ends with
-      the same error instead, and the files there stay.
+      the same error instead, and the files there stay. A buffer that held such numbers when training began, as a mask
+      with -inf does, may go on holding them.
 
     On a GPU nothing waits for the numbers: they are looked at some updates later, and before a checkpoint.
 
@@ -85,9 +86,15 @@ class BadNumbersHook(Hook):
         self._waiting: deque[_Seen] = deque()
         self._in_a_row: list[dict[str, Any]] = []
         self._num_updates = 0
+        self._infinite_buffers: set[str] = set()
 
     def before_train(self, runner: Runner) -> None:
-        """Find the wrapper and the averages."""
+        """Find the wrapper and the averages, and buffers that are not meant to be finite."""
+        self._infinite_buffers = {
+            name
+            for name, buffer in _inner(runner.model).named_buffers()
+            if buffer.is_floating_point() and not buffer.isfinite().all()
+        }
         wrapper = runner.optim_wrapper
         self._parts, self._in_a_row, self._num_updates = [], [], getattr(wrapper, 'num_updates', 0)
         self._waiting.clear()
@@ -97,9 +104,8 @@ class BadNumbersHook(Hook):
                 'FiniteOptimWrapper (float32) or AutocastOptimWrapper (bfloat16, float16). Checkpoints are checked.'
             )
             return
-        for hook in runner.hooks:
-            average = getattr(hook, 'ema_model', None)
-            if isinstance(average, BaseAveragedModel) and 'update_parameters' not in vars(average):
+        for average in _averages(runner):
+            if 'update_parameters' not in vars(average):
                 update = partial(_average, average, average.update_parameters, wrapper)
                 average.update_parameters = update
 
@@ -131,11 +137,16 @@ class BadNumbersHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Look at all updates so far, and refuse to write what is not finite."""
         self._look(runner)
+        parts = [(part, checkpoint.get(part)) for part in ('state_dict', 'optimizer')]
+        # An EMA hook, which comes later, puts its average into the checkpoint, and in the place of the weights.
+        parts += [('average', average.module.state_dict()) for average in _averages(runner)]
         bad = [
             f'{part}.{name}'
-            for part in ('state_dict', 'ema_state_dict', 'optimizer')
-            for name, tensor in _tensors(checkpoint.get(part))
-            if tensor.is_floating_point() and not tensor.isfinite().all()
+            for part, tree in parts
+            for name, tensor in _tensors(tree)
+            if tensor.is_floating_point()
+            and not tensor.isfinite().all()
+            and not (part != 'optimizer' and name in self._infinite_buffers)
         ]
         if bad:
             raise BadNumbersError(
@@ -267,6 +278,11 @@ def _average(average: BaseAveragedModel, update: Any, wrapper: FiniteOptimWrappe
         average.steps += 1  # which counts iterations: `interval` is in them
     else:
         update(model)
+
+
+def _averages(runner: Runner) -> list[BaseAveragedModel]:
+    models = (getattr(hook, 'ema_model', None) for hook in runner.hooks)
+    return [model for model in models if isinstance(model, BaseAveragedModel)]
 
 
 def _count(runner: Runner, name: str) -> int:
