@@ -49,9 +49,10 @@ class FiniteOptimWrapper(OptimWrapper):
     forward passes that led to it. Schedules go on. What happened stands in :attr:`last_update`; it is
     :class:`nepa_mm.engine.BadNumbersHook` that counts, warns and stops.
 
-    - A loss that is not finite makes its gradient NaN, even where the bad part of it has none. So every way to go wrong
-      ends in the gradients, and there they add up: over the iterations of ``accumulative_counts`` and, reduced, over
-      processes. One bad image in one of them leaves out the same update in all.
+    - A loss that is not finite makes its gradient NaN, even where the bad part of it has none. So a way to go wrong ends
+      in the gradients, and there they add up: over the iterations of ``accumulative_counts`` and, reduced, over
+      processes. One bad image in one of them leaves out the same update in all. (Not where the way back stops: the mean
+      cross entropy of no label at all is NaN, and torch gives it a gradient of 0.)
     - Whether to update is decided on the device, without waiting for it: torch's fused optimizers
       (``optimizer=dict(fused=True)``) take ``found_inf`` and then do nothing, as they do for a loss scaler. Other
       optimizers, and the first update of all, need the answer in Python, which costs nothing on a CPU and on a GPU
@@ -97,7 +98,7 @@ class FiniteOptimWrapper(OptimWrapper):
             yield
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        """Backward pass, in which a loss that is not finite has a gradient of NaN.
+        """Backward pass, which begins with NaN where the loss is not finite.
 
         Args:
             loss (Tensor): Scalar.

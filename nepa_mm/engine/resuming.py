@@ -163,15 +163,22 @@ class ResumableRuns(_AnyRunner):
             CheckpointError: As :meth:`check_data`.
         """
         super().resume(filename, *args, **kwargs)
-        sampler = addressed_sampler(self.train_dataloader)
-        if sampler is not None:  # mmengine has taken the seed of the checkpoint, but the sampler was built before
-            sampler.reseed(self.seed - self.rank if self._randomness_cfg.get('diff_rank_seed') else self.seed)
+        # mmengine has taken the seed of the checkpoint, but the samplers were built before.
+        seed = self.seed - self.rank if self._randomness_cfg.get('diff_rank_seed') else self.seed
+        for loader in (self.train_dataloader, self._val_dataloader):
+            sampler = addressed_sampler(loader) if isinstance(loader, DataLoader) else None
+            if sampler is not None:
+                sampler.reseed(seed)
 
     def _data_facts(self) -> dict[str, int]:
         """What decides which images an iteration sees."""
         loader = self.train_dataloader
         batch = getattr(loader.batch_sampler, 'batch_size', 1)
-        return dict(images=len(loader.dataset), batch=batch * self.world_size, processes=self.world_size)
+        facts = dict(images=len(loader.dataset), batch=batch * self.world_size, processes=self.world_size)
+        if isinstance(self.train_loop, EpochBasedTrainLoop):
+            # With drop_last it takes more than the others to know: each process drops of its own share.
+            facts['iterations'] = len(loader)
+        return facts
 
     def check_data(self, before: dict[str, int] | None, filename: str) -> None:
         """Refuse or warn where the iterations of this run are not those of the run that is resumed.
@@ -184,13 +191,14 @@ class ResumableRuns(_AnyRunner):
             CheckpointError: An epoch of this run has other batches, so that the schedules have another length.
         """
         now = self._data_facts()
-        if before is None or before == now:
+        if before is None:
             return
-        old, new = (
-            f'{data["images"]} images in batches of {data["batch"]} ({data["processes"]} processes)'
-            for data in (before, now)
-        )
-        if (before['images'], before['batch']) == (now['images'], now['batch']):
+        now = {name: value for name, value in now.items() if name in before}
+        before = {name: value for name, value in before.items() if name in now}
+        if before == now:
+            return
+        old, new = (_in_words(data) for data in (before, now))
+        if all(before[name] == now[name] for name in now if name != 'processes'):
             self.logger.info(
                 f'{filename} was trained on {old} and goes on with {now["processes"]}: the same images in the same '
                 'batches, augmented the same, but not equal to the last bit.'
@@ -198,10 +206,16 @@ class ResumableRuns(_AnyRunner):
         elif isinstance(self.train_loop, EpochBasedTrainLoop):
             raise CheckpointError(
                 f'{filename} was trained on {old}; this run has {new}, so its epochs and schedules have another '
-                'length. Resume with as many images and the same batch (processes x train_dataloader.batch_size), or '
-                'start a new run from its weights: load_from=, without --resume.'
+                'length. Resume with as many images and the same batch (processes x train_dataloader.batch_size), with '
+                'drop_last=True on as many processes, or start a new run from its weights: load_from=, without '
+                '--resume.'
             )
         else:
             self.logger.warning(
                 f'{filename} was trained on {old}; this run has {new}: other images follow than would have.'
             )
+
+
+def _in_words(facts: dict[str, int]) -> str:
+    epoch = f', {facts["iterations"]} iterations per epoch' if 'iterations' in facts else ''
+    return f'{facts["images"]} images in batches of {facts["batch"]} ({facts["processes"]} processes{epoch})'

@@ -151,6 +151,17 @@ def test_a_drawn_seed_is_taken_from_the_checkpoint(tmp_path):
         assert torch.equal(second['state_dict'][name], tensor), name
 
 
+@pytest.mark.parametrize('diff_rank_seed', [False, True])
+def test_validation_draws_as_before_after_a_resume(tmp_path, diff_rank_seed):
+    """With a drawn seed; what a validation draws shows in its score."""
+    randomness = dict(seed=None, diff_rank_seed=diff_rank_seed)
+    cfg = config(tmp_path, by_epoch=True, workers=0, randomness=randomness)
+    expected = train(cfg).val_loop.run()
+    again = config(tmp_path / 'again', by_epoch=True, workers=0, randomness=randomness, auto_resume=False, resume=True)
+    again.load_from = str(tmp_path / 'epoch_3.pth')
+    assert train(again).val_loop.run() == expected
+
+
 def test_without_a_checkpoint_a_run_starts_as_if_it_was_not_to_resume(tmp_path, unbroken, log):
     cfg = config(tmp_path, by_epoch=True, workers=0, load_from=str(unbroken[True] / 'epoch_3.pth'))
     runner = RUNNERS.build(cfg)
@@ -181,8 +192,29 @@ def resume(folder, unbroken, by_epoch, **kwargs):
 
 
 def test_an_epoch_of_another_length_is_refused(tmp_path, unbroken):
-    with pytest.raises(CheckpointError, match=r'11 images in batches of 3 \(1 processes\); this run has 14 images in'):
+    with pytest.raises(
+        CheckpointError,
+        match=r'11 images in batches of 3 \(1 processes, 4 iterations per epoch\); this run has 14 images in',
+    ):
         resume(tmp_path, unbroken, by_epoch=True, length=14)
+
+
+def test_an_epoch_that_drops_more_on_fewer_processes_is_refused(tmp_path, unbroken, monkeypatch):
+    """11 images on 3 processes are 4 for each, so 4 iterations; one process that drops its last batch does 3."""
+    loader = config(tmp_path, by_epoch=True).train_dataloader
+    with pytest.raises(CheckpointError, match=r'4 iterations per epoch\); this run has 11 .* 3 iterations per epoch\)'):
+        resume(tmp_path, unbroken, by_epoch=True, train_dataloader=dict(loader, drop_last=True))
+
+
+def test_a_checkpoint_that_does_not_know_its_iterations_may_go_on(tmp_path, unbroken, log):
+    runner = resume(tmp_path, unbroken, by_epoch=True)
+    log.clear()
+    runner.check_data(dict(images=11, batch=3, processes=1), 'old.pth')
+    assert log == []
+    runner.check_data(dict(images=11, batch=3, processes=3), 'old.pth')
+    assert [text.split(' goes on')[0] for text in log] == [
+        'old.pth was trained on 11 images in batches of 3 (3 processes) and'
+    ]
 
 
 def test_other_images_are_warned_of_without_epochs(tmp_path, unbroken, log):
@@ -191,7 +223,7 @@ def test_other_images_are_warned_of_without_epochs(tmp_path, unbroken, log):
 
 
 def test_another_number_of_processes_may_go_on(tmp_path, unbroken, log, monkeypatch):
-    facts = dict(images=11, batch=3, processes=3)
+    facts = dict(images=11, batch=3, processes=3, iterations=4)
     monkeypatch.setattr('nepa_mm.engine.NEPARunner._data_facts', lambda self: facts)
     resume(tmp_path, unbroken, by_epoch=True)
     assert any('goes on with 3: the same images in the same batches' in text for text in log)
