@@ -49,14 +49,14 @@ class FiniteOptimWrapper(OptimWrapper):
     forward passes that led to it. Schedules go on. What happened stands in :attr:`last_update`; it is
     :class:`nepa_mm.engine.BadNumbersHook` that counts, warns and stops.
 
-    - A loss that is not finite makes its gradient NaN, even where the bad part of it has none. So a way to go wrong ends
-      in the gradients, and there they add up: over the iterations of ``accumulative_counts`` and, reduced, over
+    - A loss that is not finite makes its gradient NaN, even where the bad part of it has none. So a way to go wrong
+      ends in the gradients, and there they add up: over the iterations of ``accumulative_counts`` and, reduced, over
       processes. One bad image in one of them leaves out the same update in all. (Not where the way back stops: the mean
       cross entropy of no label at all is NaN, and torch gives it a gradient of 0.)
     - Whether to update is decided on the device, without waiting for it: torch's fused optimizers
       (``optimizer=dict(fused=True)``) take ``found_inf`` and then do nothing, as they do for a loss scaler. Other
-      optimizers, and the first update of all, need the answer in Python, which costs nothing on a CPU and on a GPU
-      waits for it once per update.
+      optimizers, and fused SGD until it has its momentum, need the answer in Python, which costs nothing on a CPU and
+      on a GPU waits for it once per update.
     - The norm is the one that clips. Without ``clip_grad`` it takes one more pass over the gradients.
 
     Args:
@@ -162,15 +162,14 @@ class FiniteOptimWrapper(OptimWrapper):
         return (
             getattr(self.optimizer, '_step_supports_amp_scaling', False)
             and all(group.get('fused') for group in self.optimizer.param_groups)
-            and self._has_begun(params)
+            and self._has_momentum(params)
         )
 
-    def _has_begun(self, params: list[nn.Parameter]) -> bool:
-        """Whether the state of these parameters is made; torch's fused SGD leaves its memory as it was otherwise."""
-        # Momentum of 0 has no state, ever.
-        stateless = {p for g in self.optimizer.param_groups if g.get('momentum') == 0 for p in g['params']}
-        states = [self.optimizer.state.get(p) for p in params if p not in stateless]
-        return all(state and all(value is not None for value in state.values()) for state in states)
+    def _has_momentum(self, params: list[nn.Parameter]) -> bool:
+        """Whether these parameters have theirs, if any: torch's fused SGD takes memory for it and does not clear it."""
+        with_momentum = {p for g in self.optimizer.param_groups if g.get('momentum') for p in g['params']}
+        states = self.optimizer.state
+        return all(states.get(p, {}).get('momentum_buffer') is not None for p in params if p in with_momentum)
 
 
 def _whole(tensor: Tensor) -> Tensor:

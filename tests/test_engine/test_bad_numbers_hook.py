@@ -292,10 +292,19 @@ def test_averages_stay_where_an_update_is_left_out(tmp_path, kind):
 
 def test_averages_every_few_iterations_stay_too(tmp_path):
     """With accumulation the average is taken every `interval` iterations, after the update."""
+    saved = []
+
+    @HOOKS.register_module(force=True)
+    class Saved(Hook):
+        priority = 'LOWEST'
+
+        def before_save_checkpoint(self, runner, checkpoint):
+            saved.append({name: value.clone() for name, value in checkpoint['state_dict'].items()})
+
     _, trace = train(
         tmp_path,
         bad=(4,),
-        hooks=[dict(type='EMAHook', momentum=0.25, interval=2)],
+        hooks=[dict(type='EMAHook', momentum=0.25, interval=2), dict(type='Saved')],
         optim_wrapper=dict(type='FiniteOptimWrapper', optimizer=dict(type='SGD', lr=0.1), accumulative_counts=2),
     )
     weights = trace.weights
@@ -305,6 +314,10 @@ def test_averages_every_few_iterations_stay_too(tmp_path):
         if index and index % 2 == 0 and index not in (4, 10):
             average = average.lerp(weights[index], 0.25)
         assert torch.equal(got, average), index
+    # What the bad half did to the statistics of BatchNorm is gone from the average, too: those of before.
+    assert len(saved) == 6
+    for name in ('backbone.1.running_mean', 'backbone.1.running_var'):
+        assert torch.equal(saved[1][name], saved[0][name]) and saved[2][name].isfinite().all()
 
 
 def test_the_samples_of_all_accumulated_parts_are_named(tmp_path):

@@ -135,6 +135,7 @@ def test_a_gradient_that_overflows_under_a_finite_loss_is_seen(optimizer):
     model[3].weight.register_hook(lambda grad: torch.full_like(grad, INF))
     before = state(model, wrapper)
     step(model, wrapper)
+    # (The optimizer may have made its state, empty.)
     for name, value in before[0].items():
         assert name == '1.num_batches_tracked' or torch.equal(value, model.state_dict()[name])
     finite = wrapper.last_update.norms.isfinite().tolist()
@@ -166,14 +167,13 @@ def test_fused_optimizers_are_not_waited_for(monkeypatch):
 
     model, wrapper = build(clip_grad=dict(max_norm=1.0))
     monkeypatch.setattr(wrapper.message_hub, 'update_scalar', lambda *args: None)
-    step(model, wrapper)
     for name in ('item', '__bool__', '__float__', 'tolist', 'cpu', 'numpy'):
         monkeypatch.setattr(torch.Tensor, name, refuse)
     step(model, wrapper)
     step(model, wrapper, broken(NAN))
     monkeypatch.undo()
     assert wrapper.last_update.skipped.item() == 1
-    assert {int(s['step']) for s in wrapper.optimizer.state.values()} == {2}
+    assert {int(s['step']) for s in wrapper.optimizer.state.values()} == {1}
 
 
 def test_a_state_saved_without_fusing_goes_on_fused():

@@ -276,6 +276,10 @@ def _average(average: BaseAveragedModel, update: Any, wrapper: FiniteOptimWrappe
             average.momentum = momentum
     elif last.skipped.cpu().numpy():
         average.steps += 1  # which counts iterations: `interval` is in them
+        if not average.update_buffers:
+            # Copied at each iteration, they may be those of before the bad update was found out, in an iteration of it.
+            for buffer, source in zip(average.module.buffers(), model.buffers(), strict=True):
+                buffer.copy_(source)
     else:
         update(model)
 
