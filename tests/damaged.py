@@ -63,7 +63,16 @@ DAMAGE: dict[str, tuple[str, Callable[[int], bytes]]] = {
     'cut short, with an end': ('.jpg', lambda seed: _half(_jpeg(seed)) + b'\xff\xd9'),
     'middle missing': ('.jpg', lambda seed: _jpeg(seed)[:750] + _jpeg(seed)[-300:]),
     'rest never written': ('.jpg', lambda seed: _half(_jpeg(seed)) + bytes(len(_jpeg(seed)) // 2)),
+    'rest never written, high quality': (
+        '.jpg',
+        lambda seed: _half(encode(picture(seed), quality=95)) + bytes(2**16),
+    ),
+    'second file in the middle': ('.jpg', lambda seed: _half(_jpeg(seed)) + _jpeg(seed)),
     'progressive cut short': ('.jpg', lambda seed: _half(encode(picture(seed), progressive=True))),
+    'cmyk cut short, with an end': (
+        '.jpg',
+        lambda seed: _half(encode(Image.fromarray(picture(seed)).convert('CMYK'))) + b'\xff\xd9',
+    ),
     'grey cut short': ('.jpg', lambda seed: _half(encode(picture(seed)[..., 0]))),
     'header only': ('.jpg', lambda seed: _jpeg(seed)[:200]),
     'zeros': ('.jpg', lambda seed: bytes(500 + seed)),

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from .jpeg_header import JpegHeader, ends_as_jpeg, read_jpeg_header
+from .jpeg_header import JpegHeader, read_jpeg_header, whole_jpeg
 from .reading import MAX_PIXELS, read_image
 from .scratch import Scratch
 
@@ -42,8 +42,10 @@ class EncodedImage:
 
     def __init__(self, data: bytes, source: str, max_pixels: int = MAX_PIXELS) -> None:
         self.source, self.max_pixels = source, max_pixels
-        self._data, self._header, self._image = data, _fast_header(data, max_pixels), None
-        if self._header is None:
+        self._header, self._image = _fast_header(data, max_pixels), None
+        whole = None if self._header is None else whole_jpeg(data, self._header)
+        self._data = data if whole is None else whole
+        if self._header is None or whole is None:
             self._image = read_image(data, source, max_pixels)
             self.height, self.width = self._image.shape[:2]
         else:
@@ -106,7 +108,7 @@ class EncodedImage:
 def _fast_header(data: bytes, max_pixels: int) -> JpegHeader | None:
     """Header of a JPEG of which parts can be decoded; None of anything else."""
     header = read_jpeg_header(data)
-    if header is None or not header.plain or not ends_as_jpeg(data):
+    if header is None or not header.plain:
         return None
     return header if 0 < header.height * header.width <= max_pixels else None
 

@@ -1,5 +1,6 @@
-"""What a JPEG says of itself before its pixels: size, kind and which way is up."""
+"""What a JPEG says of itself: before its pixels size, kind and which way is up, behind them that this was all."""
 
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -12,7 +13,9 @@ _COMMON_FRAMES = (0xC0, 0xC1, 0xC2)
 _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 # Markers without a length: restarts and one for temporary use.
 _BARE = (0x01, *range(0xD0, 0xD8))
-_END_OF_IMAGE, _START_OF_SCAN, _APP1, _APP14 = 0xD9, 0xDA, 0xE1, 0xEE
+_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN, _APP1, _APP14 = 0xD8, 0xD9, 0xDA, 0xE1, 0xEE
+# A marker but for the bare ones. Among the codes of pixels a 0xFF has a zero behind it, or a restart.
+_MARKER = re.compile(rb'\xff([^\x00\x01\xff\xd0-\xd7])', re.DOTALL)
 # Frames that hardware decoders are made for: baseline and progressive.
 _USUAL_FRAMES = (0xC0, 0xC2)
 # From the marker of a frame to the names of its components, and from Adobe's to the kind of its colours: 0 for RGB.
@@ -91,12 +94,29 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
     return None
 
 
-def ends_as_jpeg(data: bytes) -> bool:
-    """Whether the last bytes are a JPEG's end: one cut short has none, and decoders fill it up with grey in silence.
+def whole_jpeg(data: bytes, header: JpegHeader) -> bytes | None:
+    """Find the end mark of a JPEG, from marker to marker.
 
-    Files with more behind their end, as some cameras write them, answer False: read those with a decoder that tells.
+    Decoders do not tell that it is missing: they make up the rest of one cut short, and read a tail of zeros, which
+    are codes of pixels, too. A second file behind the first half of one shows by its start.
+
+    Args:
+        data: The file.
+        header: Its header.
+
+    Returns:
+        The file up to its end mark, without what some cameras write behind it; None if the mark is missing.
     """
-    return data.endswith(END)
+    at, has_scan = header.frame, False
+    while (marker := _MARKER.search(data, at)) is not None:
+        kind, at = marker[1][0], marker.end()
+        if kind == _END_OF_IMAGE:
+            return data[:at] if has_scan else None
+        if kind == _START_OF_IMAGE:
+            return None
+        has_scan |= kind == _START_OF_SCAN
+        at += int.from_bytes(data[at : at + 2], 'big')
+    return None
 
 
 def _orientation(exif: bytes) -> int:

@@ -8,7 +8,7 @@ What a file becomes, all as Pillow's ``convert('RGB')`` has it, which the releas
 - images are turned upright as their EXIF says;
 - 16-bit samples are cut to their high byte, which is within 1 of ``value / 257`` (Pillow does so with colour, but takes
   255 of every grey value from 256 on);
-- what is cut short, also where a decoder would make up the rest, is unreadable.
+- a JPEG that is cut short, also where a decoder would make up the rest, is unreadable.
 """
 
 import io
@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .errors import UnreadableImage
-from .jpeg_header import END, ends_as_jpeg, read_jpeg_header
+from .jpeg_header import END, read_jpeg_header, whole_jpeg
 
 # Pillow's own limit for what may be an attack: 0.5 GB as 8-bit RGB.
 MAX_PIXELS = 2 * 89_478_485
@@ -33,6 +33,8 @@ _NO_IMAGES = (
     (b'<?xml', 'XML, not an image'),
     (b'<svg', 'SVG, which has no pixels'),
 )
+_CUT_SHORT = 'cut short: its end mark is missing'
+LACKS_DATA = 'a part of its data is missing'
 _TOO_LARGE = 'more pixels than max_pixels of its loader allows'
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 # Any data of a JPEG but a mark.
@@ -64,16 +66,23 @@ def read_image(data: bytes, source: str, max_pixels: int = MAX_PIXELS) -> np.nda
         UnreadableImage: It is empty, no image, cut short, damaged, too large, or has samples of 32 bits.
     """
     header = read_jpeg_header(data)
-    if header is not None and header.common and header.components in (1, 3) and ends_as_jpeg(data):
-        _check_size(header.width, header.height, source, max_pixels)
-        image = None
-        with suppress(cv2.error):  # such as more pixels than OpenCV's own limit
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
-        if image is not None:
-            if _is_made_up(image, data):
-                raise UnreadableImage(source, 'a part of its data is missing')
-            return turn_upright(image, header.orientation)
-    return _read_with_pillow(data, source, max_pixels)
+    if header is None:
+        return _read_with_pillow(data, source, max_pixels)
+    _check_size(header.width, header.height, source, max_pixels)
+    whole = whole_jpeg(data, header)
+    if whole is None:
+        raise UnreadableImage(source, _CUT_SHORT)
+    image = _decode_with_opencv(whole) if header.common and header.components in (1, 3) else None
+    if image is None:
+        image = _read_with_pillow(whole, source, max_pixels)
+        if header.common and header.components == 4:
+            more = _read_with_pillow(_with_more(whole), source, max_pixels)
+            if not np.array_equal(image, more):
+                raise UnreadableImage(source, LACKS_DATA)
+        return image
+    if _is_made_up(image, whole):
+        raise UnreadableImage(source, LACKS_DATA)
+    return turn_upright(image, header.orientation)
 
 
 def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -128,6 +137,13 @@ def _to_bgr(image: Image.Image, kind: str | None) -> np.ndarray:
     return cv2.cvtColor(np.asarray(image.convert('RGB')), cv2.COLOR_RGB2BGR)
 
 
+def _decode_with_opencv(data: bytes) -> np.ndarray | None:
+    """Decode a grey or colour JPEG; None if OpenCV does not, for one because it has a limit of its own for pixels."""
+    with suppress(cv2.error):
+        return cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+    return None
+
+
 def _is_made_up(image: np.ndarray, data: bytes) -> bool:
     """Whether a JPEG whose end mark is there has too little before it, and was filled up with grey.
 
@@ -135,8 +151,13 @@ def _is_made_up(image: np.ndarray, data: bytes) -> bool:
     """
     if (image[-1, -1] != 128).any():
         return False
-    filled = cv2.imdecode(np.frombuffer(data[: -len(END)] + _FILLER + END, np.uint8), _FLAGS)
+    filled = _decode_with_opencv(_with_more(data))
     return filled is None or not np.array_equal(image, filled)
+
+
+def _with_more(data: bytes) -> bytes:
+    """A JPEG with more data before its end mark, and its padding: one that is whole decodes to the same picture."""
+    return data[: -len(END)].rstrip(b'\xff') + _FILLER + END
 
 
 def _check_size(width: int, height: int, source: str, max_pixels: int) -> None:
