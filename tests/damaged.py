@@ -34,12 +34,13 @@ def as_release(data: bytes) -> np.ndarray:
         return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A part of a PNG."""
+    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+
 def bomb(side: int = 60_000) -> bytes:
     """A PNG of a few bytes that says it has `side` x `side` pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-
     header = chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 8, 2, 0, 0, 0))
     return b'\x89PNG\r\n\x1a\n' + header + chunk(b'IDAT', zlib.compress(bytes(1000))) + chunk(b'IEND', b'')
 
@@ -81,12 +82,20 @@ DAMAGE: dict[str, tuple[str, Callable[[int], bytes]]] = {
     'pointer': ('.jpg', lambda seed: b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n'),
     'png cut short': ('.png', lambda seed: _half(_png(seed))),
     'png with a wrong byte': ('.png', lambda seed: _flipped(_png(seed))),
+    'png never written to its end': ('.png', lambda seed: _zeroed(_png(seed))),
+    'png without its end': ('.png', lambda seed: _png(seed)[:-12]),
     'bmp cut short': ('.bmp', lambda seed: _half(encode(picture(seed), 'BMP'))),
     'tiff cut short': ('.tif', lambda seed: _half(encode(picture(seed), 'TIFF', compression='tiff_lzw'))),
     'tiff of floats': ('.tif', lambda seed: encode(picture(seed)[..., 0].astype(np.float32), 'TIFF')),
     'bomb': ('.png', lambda seed: bomb()),
     'huge': ('.jpg', lambda seed: _resized(_jpeg(seed))),
 }
+
+
+def _zeroed(data: bytes) -> bytes:
+    """The last twentieth of it, which PNG's decoder may fill with pixels of its own."""
+    kept = len(data) * 19 // 20
+    return data[:kept] + bytes(len(data) - kept)
 
 
 def _flipped(data: bytes) -> bytes:
@@ -97,6 +106,12 @@ def _flipped(data: bytes) -> bytes:
 def _resized(data: bytes) -> bytes:
     frame = data.index(b'\xff\xc0')
     return data[: frame + 5] + b'\xff\xff\xff\xff' + data[frame + 9 :]
+
+
+def _png_with_wrong_text(seed: int) -> bytes:
+    """Behind the pixels, where Pillow lets it pass."""
+    wrong = chunk(b'tEXt', b'Comment\0by a program that writes no checksums')[:-4] + bytes(4)
+    return _png(seed)[:-12] + wrong + chunk(b'IEND', b'')
 
 
 def _turned(seed: int) -> bytes:
@@ -115,6 +130,8 @@ UNUSUAL: dict[str, tuple[str, Callable[[int], bytes]]] = {
     'bytes behind the end': ('.jpg', lambda seed: _jpeg(seed) + bytes(100)),
     'png': ('.png', _png),
     'png with alpha': ('.png', lambda seed: encode(np.dstack([picture(seed), picture(seed + 1)[..., 0]]), 'PNG')),
+    'png with a wrong text': ('.png', lambda seed: _png_with_wrong_text(seed)),
+    'bytes behind the png': ('.png', lambda seed: _png(seed) + bytes(100)),
     'palette': ('.png', lambda seed: encode(Image.fromarray(picture(seed)).quantize(16), 'PNG', transparency=3)),
     'bilevel': ('.png', lambda seed: encode(Image.fromarray(picture(seed)).convert('1'), 'PNG')),
     'grey with alpha': ('.png', lambda seed: encode(Image.fromarray(picture(seed)).convert('LA'), 'PNG')),

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import LabelError
+from .png_chunks import png_fault
 
 
 def read_label_map(data: bytes, source: str) -> np.ndarray:
@@ -24,6 +25,9 @@ def read_label_map(data: bytes, source: str) -> np.ndarray:
     Raises:
         LabelError: It cannot be read, has colours, or higher values than 8 bits hold.
     """
+    fault = png_fault(data)
+    if fault is not None:
+        raise LabelError(f'label map {source!r} ({len(data):,} bytes) cannot be read: {fault}')
     try:
         with Image.open(io.BytesIO(data)) as image:
             mode, label = f'mode {image.mode}', np.array(image)

@@ -8,7 +8,8 @@ What a file becomes, all as Pillow's ``convert('RGB')`` has it, which the releas
 - images are turned upright as their EXIF says;
 - 16-bit samples are cut to their high byte, which is within 1 of ``value / 257`` (Pillow does so with colour, but takes
   255 of every grey value from 256 on);
-- a JPEG that is cut short, also where a decoder would make up the rest, is unreadable.
+- a JPEG or PNG that is cut short or was not written to its end, also where a decoder would make up the rest, is
+  unreadable; of other formats, what their decoder minds.
 """
 
 import io
@@ -22,6 +23,7 @@ from PIL import Image, ImageOps
 
 from .errors import UnreadableImage
 from .jpeg_header import END, read_jpeg_header, whole_jpeg
+from .png_chunks import png_fault
 
 # Pillow's own limit for what may be an attack: 0.5 GB as 8-bit RGB.
 MAX_PIXELS = 2 * 89_478_485
@@ -67,6 +69,9 @@ def read_image(data: bytes, source: str, max_pixels: int = MAX_PIXELS) -> np.nda
     """
     header = read_jpeg_header(data)
     if header is None:
+        fault = png_fault(data)
+        if fault is not None:
+            raise UnreadableImage(source, fault)
         return _read_with_pillow(data, source, max_pixels)
     _check_size(header.width, header.height, source, max_pixels)
     whole = whole_jpeg(data, header)

@@ -115,6 +115,19 @@ def test_reading_alone():
     assert np.array_equal(read_label_map(bilevel, 'a'), VALUES > 2)
 
 
+def test_damaged_maps_are_found(tmp_path):
+    """Of zeros in the place of the last of a PNG, Pillow makes classes."""
+    values = np.random.default_rng(0).integers(0, 6, (120, 200), dtype=np.uint8)
+    data = encode(values, 'PNG')
+    for kept in (len(data) // 2, len(data) - 200, len(data) - 30):
+        with pytest.raises(
+            LabelError, match=r"^label map '.*\.png' \(.* bytes\) cannot be read: damaged: the checksum"
+        ):
+            load(data[:kept] + bytes(len(data) - kept), tmp_path)
+    with pytest.raises(LabelError, match='cannot be read: cut short: its end mark is missing'):
+        load(data[:-12], tmp_path)
+
+
 def test_through_a_data_set_and_its_pipeline(tmp_path):
     """What a segmentation run does with a map of another size, and with a class that the model does not have."""
     for i, (size, label) in enumerate([((20, 30), 2), ((20, 31), 0), ((20, 30), 3)]):

@@ -137,9 +137,7 @@ def test_a_tail_that_was_never_written_is_found(kind, shape):
         rest = len(data) - len(written)
         for tail in (bytes(rest), bytes(2**18 - len(written)), b'\xff' * 50, b'', data):
             for read in (read_image, EncodedImage):
-                with pytest.raises(
-                    UnreadableImage, match=r"'a\.jpg' .* cut short: its end mark is missing"
-                ):
+                with pytest.raises(UnreadableImage, match=r"'a\.jpg' .* cut short: its end mark is missing"):
                     read(written + tail, 'a.jpg')
 
 
@@ -175,6 +173,20 @@ def test_the_end_of_a_jpeg():
     # Padding before a marker is allowed, also where what looks made up is compared.
     grey = encode(np.full((48, 64, 3), 128, np.uint8))
     assert (read_image(grey[:-2] + b'\xff\xff' + grey[-2:], 'a') == 128).all()
+
+
+def test_damaged_pngs_are_found():
+    """Pillow takes more than half of these for whole ones."""
+    data = encoded(photo(100, 120), 'PNG')
+    for part in (0.3, 0.5, 0.7, 0.9, 0.95, 0.99):
+        kept = int(len(data) * part)
+        for wrong in (data[:kept] + bytes(len(data) - kept), data[:kept] + bytes(1) + data[kept + 1 :]):
+            with pytest.raises(UnreadableImage, match='damaged: the checksum of its part IDAT does not match'):
+                read_image(wrong, 'a')
+    with pytest.raises(UnreadableImage, match='cut short: its end mark is missing'):
+        read_image(data[:-12], 'a')
+    with pytest.raises(UnreadableImage, match='damaged: the checksum of what stands in the place of a part'):
+        read_image(data[:-12] + bytes(12), 'a')
 
 
 def test_a_grey_end_is_no_damage():

@@ -69,6 +69,11 @@ def look(cfg, **kwargs):
     return files, texts[True], texts[False]
 
 
+def zero_end(data: bytes) -> bytes:
+    """A file whose end was never written."""
+    return data[:-24] + bytes(24)
+
+
 def only(items):
     (item,) = items
     return item
@@ -92,11 +97,12 @@ def test_sound_data_pass(reduce_zero_label, tmp_path):
 @pytest.mark.parametrize(
     ('files', 'where', 'text', 'conclusion'),
     [
-        (dict(images__train__1_dot_jpg=picture(1)[:-60]), 'images/train/1.jpg', 'cannot be .*: .*truncated', 'images'),
+        (dict(images__train__1_dot_jpg=picture(1)[:-60]), 'images/train/1.jpg', 'cannot be .*: cut short', 'images'),
         (dict(images__train__1_dot_jpg=b''), 'images/train/1.jpg', 'cannot be .*: empty, 0', 'images cannot'),
         (dict(images__train__1_dot_jpg=b'<html>'), 'images/train/1.jpg', 'cannot be .*: a web', 'images cannot'),
         (dict(labels__train__1_dot_png=None), 'labels/train/1.png', 'is missing: the label map of .*1.jpg', 'missing'),
         (dict(labels__train__1_dot_png=mask([0])[:-30]), 'labels/train/1.png', '.* decoded', 'maps cannot be read'),
+        (dict(labels__train__1_dot_png=zero_end(mask([0]))), 'labels/train/1.png', '.* decoded: dam', 'maps cannot'),
         (
             dict(labels__train__1_dot_png=mask([0, 1, 2], (18, 23))),
             'labels/train/1.png',
@@ -116,7 +122,7 @@ def test_sound_data_pass(reduce_zero_label, tmp_path):
             'saved as RGB with three equal channels',
         ),
     ],
-    ids=['cut', 'empty', 'page', 'no label', 'cut label', 'size', '16 bit', 'grey RGB'],
+    ids=['cut', 'empty', 'page', 'no label', 'cut label', 'zeros in label', 'size', '16 bit', 'grey RGB'],
 )  # fmt: skip
 def test_bad_files(files, where, text, conclusion, tmp_path):
     make(tmp_path, **files)

@@ -3,6 +3,7 @@
 import io
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from mmengine.dataset import BaseDataset
 from PIL import Image
 
 from ..errors import UnreadableImage
+from ..png_chunks import png_fault
 from ..preparation import DECODE_ERRORS
 from ..reading import read_image
 
@@ -149,7 +151,10 @@ def _check_label(sample: Sample, info: dict, rule: LabelRule, size: tuple[int, i
         sample.add('missing', path, f'is missing: the label map of {info["img_path"]}')
         return
     try:
-        with Image.open(path) as image:
+        fault = png_fault(Path(path).read_bytes())
+        if fault is not None:
+            raise ValueError(fault)
+        with Image.open(path) as image:  # by its path: Pillow names it
             mode, label = image.mode, np.array(image)
     except DECODE_ERRORS as error:
         sample.add('label', path, f'cannot be decoded: {error}')
