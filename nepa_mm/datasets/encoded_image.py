@@ -3,8 +3,9 @@
 import cv2
 import numpy as np
 
+from .errors import UnreadableImage
 from .jpeg_header import JpegHeader, read_jpeg_header, whole_jpeg
-from .reading import MAX_PIXELS, read_image
+from .reading import MAX_PIXELS, jpeg_fault, read_image
 from .scratch import Scratch
 
 try:
@@ -36,8 +37,8 @@ class EncodedImage:
         max_pixels (int): See ``read_image``.
 
     Raises:
-        UnreadableImage: See ``read_image``. A JPEG that ends too early is found here or in :meth:`rows`; one with
-            other damage below the rows that are asked for is not.
+        UnreadableImage: See ``read_image``. A JPEG without an end mark is found here, one that lacks data in
+            :meth:`rows`, if the decoder comes to where it ends; what it lacks further below is not found.
     """
 
     def __init__(self, data: bytes, source: str, max_pixels: int = MAX_PIXELS) -> None:
@@ -100,8 +101,12 @@ class EncodedImage:
             simplejpeg.decode_jpeg(data, 'BGR', **settings)
         except ValueError as error:
             # The first thing libjpeg minds is named: that there is more data than rows is meant so.
-            if height == header.height or 'extraneous bytes before marker' not in str(error):
-                return None
+            if height < header.height and 'extraneous bytes before marker' in str(error):
+                return pixels
+            fault = jpeg_fault(error)
+            if fault is not None:
+                raise UnreadableImage(self.source, fault) from error
+            return None
         return pixels
 
 

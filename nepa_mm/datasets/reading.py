@@ -22,8 +22,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .errors import UnreadableImage
-from .jpeg_header import END, read_jpeg_header, whole_jpeg
+from .jpeg_header import END, JpegHeader, read_jpeg_header, whole_jpeg
 from .png_chunks import png_fault
+
+try:
+    import simplejpeg
+except ImportError:  # slower without, and lacking data is found in fewer files
+    simplejpeg = None
 
 # Pillow's own limit for what may be an attack: 0.5 GB as 8-bit RGB.
 MAX_PIXELS = 2 * 89_478_485
@@ -36,8 +41,10 @@ _NO_IMAGES = (
     (b'<svg', 'SVG, which has no pixels'),
 )
 _CUT_SHORT = 'cut short: its end mark is missing'
-LACKS_DATA = 'a part of its data is missing'
+LACKS_DATA, DAMAGED = 'a part of its data is missing', 'a part of its data is damaged'
 _TOO_LARGE = 'more pixels than max_pixels of its loader allows'
+# What simplejpeg calls the colours of so many components; those of CMYK become others by Pillow's rule.
+_COLORS = {1: 'BGR', 3: 'BGR', 4: 'CMYK'}
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 # Any data of a JPEG but a mark.
 _FILLER = b'\x5a\x3c\xd2\x81' * 64
@@ -68,26 +75,31 @@ def read_image(data: bytes, source: str, max_pixels: int = MAX_PIXELS) -> np.nda
         UnreadableImage: It is empty, no image, cut short, damaged, too large, or has samples of 32 bits.
     """
     header = read_jpeg_header(data)
-    if header is None:
-        fault = png_fault(data)
-        if fault is not None:
-            raise UnreadableImage(source, fault)
-        return _read_with_pillow(data, source, max_pixels)
-    _check_size(header.width, header.height, source, max_pixels)
-    whole = whole_jpeg(data, header)
-    if whole is None:
-        raise UnreadableImage(source, _CUT_SHORT)
-    image = _decode_with_opencv(whole) if header.common and header.components in (1, 3) else None
-    if image is None:
-        image = _read_with_pillow(whole, source, max_pixels)
-        if header.common and header.components == 4:
-            more = _read_with_pillow(_with_more(whole), source, max_pixels)
-            if not np.array_equal(image, more):
-                raise UnreadableImage(source, LACKS_DATA)
-        return image
-    if _is_made_up(image, whole):
-        raise UnreadableImage(source, LACKS_DATA)
-    return turn_upright(image, header.orientation)
+    if header is not None:
+        return _read_jpeg(data, header, source, max_pixels)
+    fault = png_fault(data)
+    if fault is not None:
+        raise UnreadableImage(source, fault)
+    return _read_with_pillow(data, source, max_pixels)
+
+
+def jpeg_fault(error: ValueError) -> str | None:
+    """Tell damage from what does not matter in that at which simplejpeg stops.
+
+    Libjpeg goes on where it meets a mark too early, too late or not at all, and warns; of several things the first is
+    told. What is left over before the end mark may be padding, as some cameras write it.
+
+    Args:
+        error: What ``simplejpeg.decode_jpeg`` raised for a whole image.
+
+    Returns:
+        What is wrong with the pixels; None if that is not known.
+    """
+    text = str(error).lower()
+    if 'premature end' in text:
+        return LACKS_DATA
+    left_over = 'extraneous bytes before marker' in text and not text.endswith('0xd9')
+    return DAMAGED if left_over or 'bad huffman code' in text or 'instead of rst' in text else None
 
 
 def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -101,6 +113,29 @@ def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
         The image, contiguous; H and W change places for 5 to 8.
     """
     return np.ascontiguousarray(_TURNS[orientation](image)) if orientation in _TURNS else image
+
+
+def _read_jpeg(data: bytes, header: JpegHeader, source: str, max_pixels: int) -> np.ndarray:
+    """Read a JPEG, by the quickest decoder that gives Pillow's pixels, if it lacks nothing."""
+    _check_size(header.width, header.height, source, max_pixels)
+    whole = whole_jpeg(data, header)
+    if whole is None:
+        raise UnreadableImage(source, _CUT_SHORT)
+    if not header.common or header.components not in _COLORS:
+        return _read_with_pillow(whole, source, max_pixels)
+    image = _decode_strictly(whole, _COLORS[header.components], source)
+    if header.components == 4:
+        is_whole, image = image is not None, _read_with_pillow(whole, source, max_pixels)
+        if not is_whole and not np.array_equal(image, _read_with_pillow(_with_more(whole), source, max_pixels)):
+            raise UnreadableImage(source, LACKS_DATA)
+        return image
+    if image is None:
+        image = _decode_with_opencv(whole)
+        if image is None:
+            return _read_with_pillow(whole, source, max_pixels)
+        if _is_made_up(image, whole):
+            raise UnreadableImage(source, LACKS_DATA)
+    return turn_upright(image, header.orientation)
 
 
 def _read_with_pillow(data: bytes, source: str, max_pixels: int) -> np.ndarray:
@@ -140,6 +175,19 @@ def _to_bgr(image: Image.Image, kind: str | None) -> np.ndarray:
             f'{kind} with samples of mode {image.mode}, whose range is not known: save it with 8 or 16 bits'
         )
     return cv2.cvtColor(np.asarray(image.convert('RGB')), cv2.COLOR_RGB2BGR)
+
+
+def _decode_strictly(data: bytes, colors: str, source: str) -> np.ndarray | None:
+    """Decode a JPEG with which nothing is wrong; None of others, and without simplejpeg."""
+    if simplejpeg is None:
+        return None
+    try:
+        return simplejpeg.decode_jpeg(data, colors)
+    except ValueError as error:
+        fault = jpeg_fault(error)
+        if fault is not None:
+            raise UnreadableImage(source, fault) from error
+        return None
 
 
 def _decode_with_opencv(data: bytes) -> np.ndarray | None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nepa_mm.benchmark.photos import encoded, photo
-from nepa_mm.datasets import UnreadableImage, encoded_image, read_image
+from nepa_mm.datasets import UnreadableImage, encoded_image, read_image, reading
 from nepa_mm.datasets.encoded_image import EncodedImage
 
 PHOTO = photo(203, 270)
@@ -24,7 +24,8 @@ KINDS = {
 def decoder(request, monkeypatch) -> str:
     """Both decoders, the first one where it is installed."""
     if request.param == 'OpenCV':
-        monkeypatch.setattr(encoded_image, 'simplejpeg', None)
+        for module in (encoded_image, reading):
+            monkeypatch.setattr(module, 'simplejpeg', None)
     elif encoded_image.simplejpeg is None:
         pytest.skip('simplejpeg is not installed')
     return request.param

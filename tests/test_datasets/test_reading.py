@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch._utils import ExceptionWrapper
 
 from nepa_mm.benchmark.photos import encoded, photo
-from nepa_mm.datasets import TooManyBadImagesError, UnreadableImage, read_image
+from nepa_mm.datasets import TooManyBadImagesError, UnreadableImage, read_image, reading
 from nepa_mm.datasets.encoded_image import EncodedImage
 from nepa_mm.datasets.jpeg_header import read_jpeg_header, whole_jpeg
 from tests.damaged import DAMAGE, UNUSUAL, as_release, bomb, encode, picture
@@ -152,12 +152,57 @@ def test_what_stands_behind_the_end_is_no_damage(kind):
 
 
 @pytest.mark.parametrize('kind', ['default', 'quality 95', 'many tables', 'grey', 'cmyk'])
-def test_a_picture_made_up_before_the_end_is_found(kind):
+@pytest.mark.parametrize('decoder', ['simplejpeg', 'OpenCV'])
+def test_a_picture_made_up_before_the_end_is_found(kind, decoder, monkeypatch):
+    if decoder == 'OpenCV':
+        monkeypatch.setattr(reading, 'simplejpeg', None)
     data = encoded(photo(48, 64), **JPEGS[kind])
     for part in (0.6, 0.8):
         for tail in (b'', b'\n', bytes(10), data):
             with pytest.raises(UnreadableImage, match='a part of its data is missing'):
                 read_image(data[: int(len(data) * part)] + b'\xff\xd9' + tail, 'a')
+
+
+@pytest.mark.skipif(reading.simplejpeg is None, reason='simplejpeg is not installed')
+@pytest.mark.parametrize(
+    ('kind', 'damage'),
+    # Zeros are codes as others are: whether they show depends on the tables and the place.
+    [(kind, damage) for kind in JPEGS for damage in ('lost', 'cut before the end')] + [('restarts', 'zeroed')],
+)
+def test_data_that_is_missing_anywhere_is_found(kind, damage):
+    """Decoders go on behind the next mark, of which progressive files and those with restarts have many."""
+    data = encoded(photo(203, 270), **JPEGS[kind])
+    pixels = data.index(b'\xff\xda') + 20
+    for part in (0.05, 0.2, 0.4, 0.6, 0.75):
+        at = pixels + int((len(data) - pixels) * part)
+        wrong = {
+            'lost': data[:at] + data[at + 2000 :],
+            'zeroed': data[:at] + bytes(2000) + data[at + 2000 :],
+            'cut before the end': data[:at] + b'\xff\xd9',
+        }[damage]
+        with pytest.raises(UnreadableImage, match='a part of its data is (missing|damaged)'):
+            read_image(wrong, 'a')
+        with pytest.raises(UnreadableImage, match='a part of its data is (missing|damaged)'):
+            EncodedImage(wrong, 'a').rows(203)
+
+
+@pytest.mark.parametrize('kind', JPEGS)
+def test_padding_before_the_end_is_no_damage(kind):
+    data = encoded(photo(48, 64), **JPEGS[kind])
+    for padding in (bytes(20), b'\xff' * 20):
+        padded = data[:-2] + padding + data[-2:]
+        assert np.array_equal(read_image(padded, 'a'), read_image(data, 'a'))
+        assert np.array_equal(EncodedImage(padded, 'a').rows(48)[0], read_image(data, 'a'))
+
+
+@pytest.mark.skipif(reading.simplejpeg is None, reason='simplejpeg is not installed')
+@pytest.mark.parametrize('kind', [kind for kind in JPEGS if kind != 'cmyk'])
+def test_both_decoders_read_alike(kind, monkeypatch):
+    data = encoded(photo(203, 270), **JPEGS[kind])
+    image = read_image(data, 'a')
+    assert image.dtype == np.uint8 and image.flags.c_contiguous and image.flags.writeable
+    monkeypatch.setattr(reading, 'simplejpeg', None)
+    assert np.array_equal(image, read_image(data, 'a'))
 
 
 def test_the_end_of_a_jpeg():

@@ -13,7 +13,7 @@ from PIL import Image
 
 import nepa_mm  # noqa: F401  (registers)
 from nepa_mm.benchmark.photos import encoded, photo
-from nepa_mm.datasets import UnreadableImage, encoded_image
+from nepa_mm.datasets import UnreadableImage, encoded_image, reading
 from nepa_mm.datasets.encoded_image import EncodedImage
 from nepa_mm.datasets.transforms.decode_random_resized_crop import decode_box
 from nepa_mm.datasets.transforms.decode_seg_crop import decode_window
@@ -25,7 +25,8 @@ PIL_FILTERS = dict(bilinear=Image.Resampling.BILINEAR, bicubic=Image.Resampling.
 def decoder(request, monkeypatch) -> str:
     """Both decoders, the first one where it is installed."""
     if request.param == 'OpenCV':
-        monkeypatch.setattr(encoded_image, 'simplejpeg', None)
+        for module in (encoded_image, reading):
+            monkeypatch.setattr(module, 'simplejpeg', None)
     elif encoded_image.simplejpeg is None:
         pytest.skip('simplejpeg is not installed')
     return request.param
