@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import UnreadableImage
+from .files import is_state_of_file, read_file
 
 # Row groups of parquet kept decoded per process: a batch in order touches one or two.
 ROW_GROUPS = 2
@@ -92,8 +93,10 @@ class Rows:
 
     def _file_beside(self, path: str, row: int) -> bytes:
         try:
-            return Path(path).read_bytes()
+            return read_file(path, lambda name: Path(name).read_bytes())
         except OSError as error:
+            if not is_state_of_file(error):
+                raise
             raise UnreadableImage(f'{self.name}[{row}]', f'{path!r}: {error.strerror or error}') from error
 
     def __getstate__(self) -> dict:

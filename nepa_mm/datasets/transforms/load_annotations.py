@@ -5,6 +5,8 @@ step of that name out of a config. mmseg's own cuts 16-bit values to their low b
 raises errors without the file's name.
 """
 
+from functools import partial
+
 import mmcv
 import numpy as np
 from mmengine import fileio
@@ -12,6 +14,7 @@ from mmseg.datasets.transforms import loading
 from mmseg.registry import TRANSFORMS
 
 from ..errors import LabelError
+from ..files import is_state_of_file, read_file
 from ..label_maps import as_label_map, check_size, read_label_map, to_classes
 
 
@@ -40,8 +43,10 @@ class LoadAnnotations(loading.LoadAnnotations):
                 'at the data set only'
             )
         try:
-            data = fileio.get(path, backend_args=self.backend_args)
+            data = read_file(path, partial(fileio.get, backend_args=self.backend_args))
         except OSError as error:
+            if not is_state_of_file(error):
+                raise
             raise LabelError(f'label map {path!r} cannot be read: {error.strerror or error}') from error
         label = self._decode(data, path)
         if 'ori_shape' in results:

@@ -12,6 +12,7 @@ from mmengine import fileio
 from mmengine.registry import TRANSFORMS
 
 from ..errors import UnreadableImage
+from ..files import is_state_of_file, read_file
 from ..reading import MAX_PIXELS, read_image
 
 
@@ -29,6 +30,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
 
     Raises:
         UnreadableImage: It cannot be read; in training, the run's ``BadDataHook`` has it replaced.
+        OSError: The disk, the network or the process fails at it, and did so several times.
     """
 
     def __init__(self, *args: Any, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
@@ -39,15 +41,19 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         """Read the file."""
         path = results['img_path']
         try:
-            if self.file_client_args is not None:
-                data = fileio.FileClient.infer_client(self.file_client_args, path).get(path)
-            else:
-                data = fileio.get(path, backend_args=self.backend_args)
+            data = read_file(path, self._get)
         except OSError as error:
             if self.ignore_empty:
                 return None
+            if not is_state_of_file(error):
+                raise
             raise UnreadableImage(path, error.strerror or str(error)) from error
         return self._add(results, data)
+
+    def _get(self, path: str) -> bytes:
+        if self.file_client_args is not None:
+            return fileio.FileClient.infer_client(self.file_client_args, path).get(path)
+        return fileio.get(path, backend_args=self.backend_args)
 
     def _add(self, results: dict, data: bytes) -> dict | None:
         """Decode the image into the results."""

@@ -1,13 +1,21 @@
 """LoadImageFromFile and LoadImageFromBytes: strict, whoever asks for them."""
 
+import errno
+import os
+import time
+from email.message import Message
+from urllib.error import HTTPError, URLError
+
 import mmcv
 import numpy as np
 import pytest
+from mmengine import fileio
 from mmengine.registry import TRANSFORMS
 from mmpretrain.registry import TRANSFORMS as MMPRETRAIN
 from mmseg.registry import TRANSFORMS as MMSEG
 
 from nepa_mm.datasets import LoadImageFromFile, UnreadableImage
+from nepa_mm.datasets.files import is_state_of_file
 from tests.damaged import DAMAGE, UNUSUAL, encode, picture
 
 
@@ -48,6 +56,53 @@ def test_what_cannot_be_read_is_named(tmp_path):
     path.mkdir()
     with pytest.raises(UnreadableImage, match=r"a\.jpg' cannot be read: Is a directory"):
         LoadImageFromFile()(dict(img_path=str(path)))
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Reading fails, as often as asked and with this error; gives the pauses that were made."""
+
+    def start(times: int, *error) -> list[float]:
+        left, pauses, get = [times], [], fileio.get
+
+        def flaky(path, **kwargs):
+            left[0] -= 1
+            if left[0] >= 0:
+                raise OSError(*error)
+            return get(path, **kwargs)
+
+        monkeypatch.setattr(fileio, 'get', flaky)
+        monkeypatch.setattr(time, 'sleep', pauses.append)
+        return pauses
+
+    return start
+
+
+@pytest.mark.parametrize('number', [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM, errno.ETIMEDOUT])
+def test_a_failure_that_passes_is_no_bad_image(tmp_path, failing, number):
+    path = tmp_path / 'a.png'
+    path.write_bytes(encode(picture(), 'PNG'))
+    pauses = failing(3, number, os.strerror(number))
+    assert np.array_equal(LoadImageFromFile()(dict(img_path=str(path)))['img'][..., ::-1], picture())
+    assert pauses == [0.1, 0.5, 2.0]
+
+
+@pytest.mark.parametrize('step', ['LoadImageFromFile', 'LoadEncodedImage', 'LoadAnnotations'])
+def test_a_failure_that_stays_is_no_bad_image_either(tmp_path, failing, step):
+    failing(4, errno.EIO, 'Input/output error')
+    given = dict(img_path='a.png', seg_map_path='a.png', reduce_zero_label=False, seg_fields=[])
+    with pytest.raises(OSError, match=r"\[Errno 5\] Input/output error: 'a\.png'$"):
+        MMSEG.build(dict(type=step))(given)
+
+
+def test_the_state_of_a_file_is_told_at_once(failing):
+    for number in (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG):
+        pauses = failing(1, number, os.strerror(number), 'a.jpg')
+        with pytest.raises(UnreadableImage, match=f"image 'a.jpg' cannot be read: {os.strerror(number)}"):
+            LoadImageFromFile()(dict(img_path='a.jpg'))
+        assert pauses == []
+    absent = HTTPError('http://a', 404, 'Not Found', Message(), None)
+    assert is_state_of_file(absent) and not is_state_of_file(URLError('timed out'))
 
 
 def test_settings(tmp_path):
