@@ -22,7 +22,8 @@ class CheckedDataset:
         dataset (Dataset | dict): The data set or its config. Its pipeline raises
             :class:`nepa_mm.datasets.UnreadableImage`, as ours do.
         bad_images (BadImages, optional): Where bad images are noted. Defaults to None: they are errors.
-        num_classes (int, optional): Classes of the model. Defaults to None: labels are not looked at.
+        num_classes (int, optional): Classes that the model takes: 2 for a binary head, though it has one channel.
+            Defaults to None: labels are not looked at.
         ignore_index (int): Value in label maps that the losses leave out. Defaults to 255.
     """
 

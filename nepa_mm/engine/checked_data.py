@@ -72,7 +72,7 @@ class CheckedDataRuns(_AnyRunner):
 
         model = self.cfg.get('model')
         heads = read_heads(dict(model=model)) if isinstance(model, Mapping) else None
-        num_classes = min(heads.num_classes.values(), default=None) if heads else None
+        num_classes = min(heads.label_classes.values(), default=None) if heads else None
         ignore_index = next(iter(heads.ignore_index.values()), 255) if heads else 255
         if bad_images is None and num_classes is None:
             return dataloader

@@ -5,10 +5,12 @@ import json
 import os
 import pickle
 from multiprocessing import get_context
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.structures import PixelData
 from mmpretrain.structures import DataSample
@@ -25,6 +27,7 @@ from nepa_mm.datasets import (
 )
 from nepa_mm.datasets.bad_images import parse
 from nepa_mm.datasets.checked import count_images
+from nepa_mm.engine.checked_data import CheckedDataRuns
 
 
 class Numbers(torch.utils.data.Dataset):
@@ -168,6 +171,18 @@ def test_label_maps_out_of_range():
     )
     with pytest.raises(LabelError, match='holds label 255, but'):
         check_labels(seg_sample([[0, 1], [2, 255]]), 3, ignore_index=254)
+
+
+def test_a_run_with_a_binary_head_takes_both_labels():
+    """One channel and a sigmoid: mmseg's loss takes 0 and 1."""
+    head = dict(num_classes=1, loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
+    for kind, count in (('decode_head', 2), ('head', 1)):
+        run = SimpleNamespace(cfg=Config(dict(model={kind: head})))
+        cfg = CheckedDataRuns._checked(run, dict(dataset=Numbers()))
+        assert cfg['dataset']['num_classes'] == count
+    check_labels(seg_sample([[0, 1], [1, 255]]), 2)
+    with pytest.raises(LabelError, match='holds label 2, but the model has 2 classes, 0 to 1'):
+        check_labels(seg_sample([[0, 1], [2, 255]]), 2)
 
 
 def test_classes_out_of_range():

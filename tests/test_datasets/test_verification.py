@@ -11,6 +11,7 @@ from PIL import Image
 
 from nepa_mm.datasets import verification
 from nepa_mm.datasets.hugging_face_rows import Rows
+from nepa_mm.datasets.verification.configs import read_heads
 from tests.archives import mask, picture, write_folder
 from tests.layouts import make_hugging_face
 
@@ -219,6 +220,33 @@ def test_binary_masks_of_0_and_255(tmp_path):
     error = only(look(cfg)[1])
     assert '1 of 2 classes never occur: crack (1); 255 stands where the second class should' in error
     assert '-> store 1 instead of 255' in error
+
+
+BINARY = dict(num_classes=1, loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
+
+
+@pytest.mark.parametrize(
+    ('head', 'labels'),
+    [
+        (BINARY, 2),
+        (BINARY | dict(out_channels=1, num_classes=2), 2),
+        (BINARY | dict(loss_decode=[dict(type='DiceLoss'), BINARY['loss_decode']]), 2),
+        (dict(num_classes=1), 1),  # softmax: nothing to learn
+        (BINARY | dict(num_classes=3), 3),
+    ],
+)
+def test_labels_that_heads_take(head, labels):
+    heads = read_heads(dict(model=dict(decode_head=head)))
+    assert heads.label_classes == {'model.decode_head.num_classes': labels}
+    assert heads.num_classes == {'model.decode_head.num_classes': head['num_classes']}
+    assert read_heads(dict(model=dict(head=BINARY))).label_classes == {'model.head.num_classes': 1}
+
+
+def test_a_binary_head_of_one_class(tmp_path):
+    make(tmp_path, labels=[(0, 1)] * 3)
+    cfg = config(dataset(tmp_path, metainfo=dict(classes=('road', 'crack'))), head=BINARY)
+    cfg.model.auxiliary_head[0].update(BINARY)
+    assert look(cfg)[:2] == ([], [])
 
 
 def test_ignored_value_inside_the_classes(tmp_path):

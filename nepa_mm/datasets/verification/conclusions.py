@@ -69,7 +69,7 @@ def _about_heads(loaders: list[Loader], heads: Heads) -> list[Finding]:
     findings = []
     parts = [part for loader in loaders for part in loader.parts if part.classes and _labelled(part)]
     for key, number in heads.num_classes.items():
-        for count in sorted({len(part.classes) for part in parts} - {number}):
+        for count in sorted({len(part.classes) for part in parts} - {number, heads.label_classes[key]}):
             where = next(part.key for part in parts if len(part.classes) == count)
             findings.append(
                 Finding(f'{key} is {number}, but {where} has {count} classes', f'{key} = {count}, or metainfo.classes')

@@ -40,10 +40,13 @@ class Heads:
 
     Args:
         num_classes: Where it stands in the config to the number of classes.
+        label_classes: The same places to how many different labels the head takes. One more than its classes for a
+            binary head, whose single channel tells 1 from 0.
         ignore_index: Where it stands, or would stand, to the ignored value; segmentation only.
     """
 
     num_classes: dict[str, int] = field(default_factory=dict)
+    label_classes: dict[str, int] = field(default_factory=dict)
     ignore_index: dict[str, int] = field(default_factory=dict)
 
 
@@ -64,10 +67,25 @@ def read_heads(cfg: Mapping) -> Heads:
         for i, head in enumerate(found if several else [found]):
             key = f'model.{name}[{i}]' if several else f'model.{name}'
             if 'num_classes' in head:
-                heads.num_classes[f'{key}.num_classes'] = head['num_classes']
+                classes = heads.num_classes[f'{key}.num_classes'] = head['num_classes']
+                heads.label_classes[f'{key}.num_classes'] = classes
                 if name != 'head':
+                    if _is_binary(head):
+                        heads.label_classes[f'{key}.num_classes'] = max(classes, 2)
                     heads.ignore_index[f'{key}.ignore_index'] = head.get('ignore_index', 255)
     return heads
+
+
+def _is_binary(head: Mapping) -> bool:
+    """Whether a segmentation head has one channel, and a loss that makes something of it."""
+    if (head.get('out_channels') or head['num_classes']) != 1:
+        return False
+    losses = head.get('loss_decode') or dict(type='CrossEntropyLoss')
+    # A softmax over one channel is always 1.
+    return not any(
+        getattr(loss['type'], '__name__', loss['type']).endswith('CrossEntropyLoss') and not loss.get('use_sigmoid')
+        for loss in (losses if isinstance(losses, (list, tuple)) else [losses])
+    )
 
 
 def read_parts(cfg: Mapping, loader: str) -> list[Part]:
