@@ -86,7 +86,8 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
             names = data[at + _NAMES_AT : at + _NAMES_AT + 9 : 3]
             usual = marker in _USUAL_FRAMES and not rgb and names != b'RGB'
             return JpegHeader(height, width, data[at + 9], common, orientation, at, usual)
-        if marker == _APP1 and data[at + 4 : at + 10] == b'Exif\0\0':
+        # Some programs add an empty block and leave the camera's: the first that turns the image counts.
+        if orientation == 1 and marker == _APP1 and data[at + 4 : at + 10] == b'Exif\0\0':
             orientation = _orientation(data[at + 4 : at + 2 + length])
         if marker == _APP14 and data[at + 4 : at + 9] == b'Adobe':
             rgb = data[at + _ADOBE_COLOURS_AT : at + _ADOBE_COLOURS_AT + 1] == b'\0'

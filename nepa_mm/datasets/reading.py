@@ -5,7 +5,7 @@ What a file becomes, all as Pillow's ``convert('RGB')`` has it, which the releas
 - grey, palette and bilevel images become colour; CMYK and YCCK JPEG too, in Adobe's inverted form;
 - alpha is dropped, and so is a palette's transparent colour: what is stored below it shows;
 - of an animation or a file of several images, the first is taken;
-- images are turned upright as their EXIF says;
+- images are turned upright as their EXIF says; XMP, which few programs look at, turns nothing;
 - 16-bit samples are cut to their high byte, which is within 1 of ``value / 257`` (Pillow does so with colour, but takes
   255 of every grey value from 256 on);
 - a JPEG or PNG that is cut short or was not written to its end, also where a decoder would make up the rest, is
@@ -122,24 +122,26 @@ def _read_jpeg(data: bytes, header: JpegHeader, source: str, max_pixels: int) ->
     if whole is None:
         raise UnreadableImage(source, _CUT_SHORT)
     if not header.common or header.components not in _COLORS:
-        return _read_with_pillow(whole, source, max_pixels)
+        return _read_with_pillow(whole, source, max_pixels, header.orientation)
     image = _decode_strictly(whole, _COLORS[header.components], source)
     if header.components == 4:
-        is_whole, image = image is not None, _read_with_pillow(whole, source, max_pixels)
-        if not is_whole and not np.array_equal(image, _read_with_pillow(_with_more(whole), source, max_pixels)):
+        is_whole, image = image is not None, _read_with_pillow(whole, source, max_pixels, 1)
+        if not is_whole and not np.array_equal(image, _read_with_pillow(_with_more(whole), source, max_pixels, 1)):
             raise UnreadableImage(source, LACKS_DATA)
-        return image
-    if image is None:
+    elif image is None:
         image = _decode_with_opencv(whole)
         if image is None:
-            return _read_with_pillow(whole, source, max_pixels)
+            return _read_with_pillow(whole, source, max_pixels, header.orientation)
         if _is_made_up(image, whole):
             raise UnreadableImage(source, LACKS_DATA)
     return turn_upright(image, header.orientation)
 
 
-def _read_with_pillow(data: bytes, source: str, max_pixels: int) -> np.ndarray:
-    """Read what is no common JPEG; Pillow knows most formats, and refuses what is cut short."""
+def _read_with_pillow(data: bytes, source: str, max_pixels: int, orientation: int | None = None) -> np.ndarray:
+    """Read what is no common JPEG; Pillow knows most formats, and refuses what is cut short.
+
+    Without an orientation, the file's EXIF is asked for it.
+    """
     if not data:
         raise UnreadableImage(source, 'empty, 0 bytes')
     if max_pixels > 2 * (Image.MAX_IMAGE_PIXELS or max_pixels):
@@ -151,8 +153,12 @@ def _read_with_pillow(data: bytes, source: str, max_pixels: int) -> np.ndarray:
             with Image.open(io.BytesIO(data)) as image:
                 width, height = image.size
                 _check_size(width, height, source, max_pixels)
+                _forget_xmp(image)  # TIFF is turned while it is loaded
                 image.load()
+                _forget_xmp(image)  # PNG may have it behind the pixels
                 kind = image.format
+                if orientation is not None:
+                    return turn_upright(_to_bgr(image, kind), orientation)
                 # A damaged tag turns nothing.
                 with suppress(Exception):
                     ImageOps.exif_transpose(image, in_place=True)
@@ -163,6 +169,11 @@ def _read_with_pillow(data: bytes, source: str, max_pixels: int) -> np.ndarray:
         raise UnreadableImage(source, f'{_TOO_LARGE}: {error}') from error
     except Exception as error:  # OSError, and whatever else the decoders of single formats raise
         raise UnreadableImage(source, _reason(data, error)) from error
+
+
+def _forget_xmp(image: Image.Image) -> None:
+    for key in ('xmp', 'XML:com.adobe.xmp'):  # where Pillow looks for an orientation that EXIF does not have
+        image.info.pop(key, None)
 
 
 def _to_bgr(image: Image.Image, kind: str | None) -> np.ndarray:

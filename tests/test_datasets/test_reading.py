@@ -8,12 +8,15 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from torch._utils import ExceptionWrapper
 
 from nepa_mm.benchmark.photos import encoded, photo
 from nepa_mm.datasets import TooManyBadImagesError, UnreadableImage, read_image, reading
 from nepa_mm.datasets.encoded_image import EncodedImage
 from nepa_mm.datasets.jpeg_header import read_jpeg_header, whole_jpeg
+from nepa_mm.datasets.reading import turn_upright
 from tests.damaged import DAMAGE, UNUSUAL, as_release, bomb, encode, picture
 
 # The kinds whose reading is ours, not Pillow's.
@@ -79,6 +82,47 @@ def test_images_are_turned_upright(turn, kind):
     upright.getexif()[0x0112] = turn
     expected = np.asarray(ImageOps.exif_transpose(upright))
     assert np.abs(image[..., ::-1] - expected.astype(int)).mean() < (2 if kind == 'JPEG' else 1e-9)
+
+
+@pytest.mark.parametrize('mode', ['RGB', 'L', 'CMYK'])
+@pytest.mark.parametrize(('turns', 'expected'), [((6, None), 6), ((None, 6), 6), ((1, 8), 8), ((3, 8), 3)])
+def test_the_first_exif_that_turns_counts_on_every_path(mode, turns, expected):
+    data = encoded(photo(48, 64), mode=mode)
+    lying = read_image(data, 'a')
+    blocks = b''
+    for turn in turns:
+        exif = Image.Exif()
+        if turn is not None:
+            exif[0x0112] = turn
+        block = exif.tobytes()
+        blocks += b'\xff\xe1' + (len(block) + 2).to_bytes(2, 'big') + block
+    file = data[:2] + blocks + data[2:]
+    for jpeg in (file, file + bytes(9)):
+        assert np.array_equal(read_image(jpeg, 'a'), turn_upright(lying, expected))
+        assert EncodedImage(jpeg, 'a').shape == ((64, 48) if expected > 4 else (48, 64))
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+
+
+def test_xmp_turns_nothing():
+    text = PngInfo()
+    text.add_itxt('XML:com.adobe.xmp', XMP.decode())
+    files = [encode(picture(), 'PNG', pnginfo=text), encode(picture(), 'WEBP', lossless=True, xmp=XMP)]
+    tags = ImageFileDirectory_v2()
+    tags[700] = XMP
+    tags.tagtype[700] = 1
+    files += [encode(picture(), 'TIFF', tiffinfo=tags, compression=kind) for kind in (None, 'tiff_lzw')]
+    segment = b'http://ns.adobe.com/xap/1.0/\0' + XMP
+    for mode in ('RGB', 'CMYK'):
+        data = encoded(photo(48, 64), mode=mode)
+        files.append(data[:2] + b'\xff\xe1' + (len(segment) + 2).to_bytes(2, 'big') + segment + data[2:])
+        files.append(files[-1] + bytes(9))
+    for data in files:
+        with Image.open(io.BytesIO(data)) as image:
+            assert ImageOps.exif_transpose(image).size == (48, 64), 'Pillow alone turns it'
+        assert read_image(data, 'a').shape == (48, 64, 3)
+        assert EncodedImage(data, 'a').shape == (48, 64)
 
 
 def test_a_broken_exif_turns_nothing(recwarn):
