@@ -38,6 +38,7 @@ OTHERS = (
     'Default ``avg_non_ignore``',
     'bits must be between',
     'Gloo connectFullMesh failed',
+    'OSError: [Errno 5]',
 )
 
 

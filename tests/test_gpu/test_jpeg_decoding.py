@@ -79,7 +79,7 @@ def test_unusual_files_among_others(device):
     files = [make(seed) for seed, (_, make) in enumerate(UNUSUAL.values())]
     told, got = batches(files, 32, device)
     mean = (told - got).abs().mean((1, 2, 3))
-    by_device = {'plain', 'progressive', 'grey'}
+    by_device = {'plain', 'progressive', 'grey', 'bytes behind the end'}
     for name, off in zip(UNUSUAL, mean.tolist(), strict=True):
         assert off < (1.0 if device.type == 'cpu' else 3.0) if name in by_device else off < 1e-3, name
 
