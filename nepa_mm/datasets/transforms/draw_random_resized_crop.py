@@ -14,7 +14,7 @@ class DrawRandomResizedCrop(DecodeRandomResizedCrop):
 
     Draws the same boxes and flips from numpy's generator, and hands a JPEG on as its file holds it. What a GPU's
     decoder may read otherwise, or not at all, is decoded here: other formats, JPEG with CMYK or RGB colours, with a
-    turn by EXIF, with 12 bits, neither baseline nor progressive, or with anything behind its end.
+    turn by EXIF, with 12 bits, or neither baseline nor progressive.
 
     Goes with ``PackInputs(algorithm_keys=['crop'])`` behind it and ``collate_fn=dict(type='collate_encoded')``; see
     docs/augmentation.md.
