@@ -151,10 +151,10 @@ def imagenet_val() -> dict[str, bytes]:
     return {f'ILSVRC2012_val_{i:08d}.JPEG': picture(100 + i) for i in (1, 2, 3)}
 
 
-def imagenet_devkit() -> dict[str, bytes]:
+def imagenet_devkit(wnids=WNIDS) -> dict[str, bytes]:
     """ILSVRC2012_devkit_t12.tar.gz, whose numbers of classes are not in the order of their names."""
     synsets = np.array(
-        [(2, WNIDS[0], 'tench'), (1, WNIDS[1], 'goldfish')],
+        [(2, wnids[0], 'tench'), (1, wnids[1], 'goldfish')],
         dtype=[('ILSVRC2012_ID', object), ('WNID', object), ('words', object)],
     )
     stream = io.BytesIO()

@@ -280,6 +280,30 @@ def test_new_folder_behind_a_link(tmp_path):
     assert [p.name for p in (tmp_path / 'disk').iterdir()] == ['real']
 
 
+@pytest.mark.parametrize('link', [False, True])
+@pytest.mark.parametrize('name', ['../{}', 'a/../../{}', r'a\..\..\{}', '{root}/{}', 'C:/{}', r'\\host\share\{}'])
+def test_nothing_is_put_outside_of_the_new_folder(name, link, tmp_path):
+    """Whatever a converter makes of what stands in an archive."""
+    sources = write_folder(tmp_path / 'src', {'x.jpg': picture(0), 'x.png': mask([0, 1])})
+    image, label = SourceFile(str(sources / 'x.jpg')), SourceFile(str(sources / 'x.png'))
+    target, options = name.format('out.png', root=tmp_path), preparation.Options(link=link)
+    table = LabelTable.unchanged(range(2), expected='0 or 1')
+    (tmp_path / 'in').mkdir()
+    for work in (
+        lambda new: preparation.copy_images([sources], [(image, target)], new, options, 'x'),
+        lambda new: preparation.convert_pairs(
+            [sources], [preparation.Pair(image, label, target, 'y.png')], new, table, options, 'x'
+        ),
+        lambda new: preparation.convert_pairs(
+            [sources], [preparation.Pair(image, label, None, target)], new, table, options, 'x'
+        ),
+    ):
+        refused = pytest.raises(PreparationError, match='points outside of the new folder')
+        with refused, new_folder(tmp_path / 'in' / 'dst') as (new, _):
+            work(new)
+    assert not list(tmp_path.rglob('*out.png')) and not list((tmp_path / 'in').iterdir())
+
+
 @pytest.mark.parametrize('form', ['folder', 'zip', 'w', 'w:gz'])
 def test_links_lead_to_what_stays(form, tmp_path):
     """Not into an archive, nor to what was unpacked for this run only."""

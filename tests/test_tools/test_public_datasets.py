@@ -389,6 +389,26 @@ def test_imagenet_says_what_is_wrong(published, tmp_path):
     assert 'the classes of the validation images cannot be read' in refusal([train, val, broken])
 
 
+@pytest.mark.parametrize('options', [ANY, Options(any_count=True, link=True)], ids=['copy', 'link'])
+@pytest.mark.parametrize('form', ['kaggle', 'devkit'])
+def test_imagenet_classes_are_no_paths(form, options, tmp_path):
+    """The class of a validation image is text from inside the archive."""
+    evil = f'{WNIDS[0]}/../../../../outside/deep'
+    if form == 'kaggle':
+        files = _kaggle()
+        files['LOC_val_solution.csv'] = files['LOC_val_solution.csv'].replace(WNIDS[0].encode(), evil.encode())
+    else:
+        files = {name: data for name, data in EXPECTED.items() if name.startswith('train/')} | archives.imagenet_val()
+        files |= archives.imagenet_devkit((evil, WNIDS[1]))
+    source = write_folder(tmp_path / 'src', files)
+    for dst in (None, tmp_path / 'a' / 'b' / 'dst'):
+        with pytest.raises(
+            PreparationError, match=r"val: 'n01440764/\.\./.*/outside/deep': not among the 1,000 classes"
+        ):
+            imagenet.convert([source], dst, options)
+    assert [path.name for path in tmp_path.iterdir()] == ['src']
+
+
 def test_imagenet_tar_of_tars_that_is_cut(published, tmp_path):
     """A download that stopped: inside an image, between two classes, before the end mark."""
     train = published / 'ILSVRC2012_img_train.tar'

@@ -86,7 +86,7 @@ def place_images(files: Files) -> tuple[dict[str, dict[str, SourceFile]], list[s
     """
     train = {f'{wnid}/{name}': file for (name, wnid), file in match_files(files, TRAIN).items()}
     val: dict[str, SourceFile] = {}
-    unknown, twice = [], []
+    unknown, strange, twice = [], set(), []
     known = None
     for (folder, name, number), file in match_files(files, VAL).items():
         wnid = folder
@@ -95,6 +95,9 @@ def place_images(files: Files) -> tuple[dict[str, dict[str, SourceFile]], list[s
             wnid = known.get(int(number))
         if wnid is None:
             unknown.append(name)
+        elif wnid not in _wnids():
+            # Text from inside the archive, which must not become a path: it may hold '..'.
+            strange.add(wnid)
         elif f'{wnid}/{name}' in val:
             twice.append(name)
         else:
@@ -104,6 +107,8 @@ def place_images(files: Files) -> tuple[dict[str, dict[str, SourceFile]], list[s
         problems.append(
             f'val: no class for {name_some(unknown)}; give ILSVRC2012_devkit_t12.tar.gz or LOC_val_solution.csv as well'
         )
+    if strange:
+        problems.append(f'val: {name_some(list(map(repr, strange)))}: not among the 1,000 classes of ImageNet-1k')
     if twice:
         problems.append(f'val: given twice: {name_some(twice)}')
     return {'train': train, 'val': val}, problems

@@ -4,12 +4,12 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
 from .labels import decode_label, encode_label, image_size
-from .sources import SourceFile
+from .sources import PreparationError, SourceFile
 from .tool import Options, name_some, raise_problems
 from .writing import check_space, run_parallel
 
@@ -166,12 +166,12 @@ def convert_pair(
         return [f'{pair.label}: {width} x {height}, but its image {pair.image} is {size[0]} x {size[1]}']
     if new is not None:
         if pair.image_target is not None:
-            _put(new / pair.image_target, image, pair.image if link else None)
+            _put(new, pair.image_target, image, pair.image if link else None)
         # A file that is not a picture (SBD's .mat) is written as one.
         if str(pair.label).endswith('.png') and np.array_equal(stored, written):
-            _put(new / pair.label_target, label, pair.label if link else None)
+            _put(new, pair.label_target, label, pair.label if link else None)
         else:
-            _put(new / pair.label_target, encode_label(written), None)
+            _put(new, pair.label_target, encode_label(written), None)
     return []
 
 
@@ -194,7 +194,7 @@ def copy_image(item: tuple[SourceFile, str], new: Path | None, link: bool = Fals
     if not data.startswith(_SIGNATURES):
         return [f'{file}: {"is empty" if not data else "is neither JPEG nor PNG"}']
     if new is not None:
-        _put(new / target, data, file if link else None)
+        _put(new, target, data, file if link else None)
     return []
 
 
@@ -203,7 +203,12 @@ def _about(file: SourceFile, error: ValueError) -> str:
     return text if text.startswith(str(file)) else f'{file}: {text}'
 
 
-def _put(target: Path, data: bytes, link_to: SourceFile | None) -> None:
+def _put(new: Path, name: str, data: bytes, link_to: SourceFile | None) -> None:
+    """Write a file, or link to it, below the new folder; names are made of what stands in an archive."""
+    path = PureWindowsPath(name)  # knows both slashes, and drives
+    if path.anchor or '..' in path.parts:
+        raise PreparationError(f'{name!r} points outside of the new folder; do not trust this archive')
+    target = new / name
     target.parent.mkdir(parents=True, exist_ok=True)
     if link_to is not None and link_to.linkable:
         target.symlink_to(os.path.abspath(link_to.path))
