@@ -2,18 +2,17 @@
 
 import pickle
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import get_torch_safe_globals
 
+from ..numpy_pickles import restored, stand_ins
 from .sources import RELEASE_WEIGHTS, CheckpointError, fetch, is_web_page
-
-_NUMBERS = ('Bool', *(f'{sign}Int{bits}' for sign in ('', 'U') for bits in (8, 16, 32, 64)))
-_NUMBERS += ('Float16', 'Float32', 'Float64')
 
 
 def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, Any]:
@@ -93,25 +92,64 @@ def _read_safetensors(file: Path) -> dict[str, Any]:
         raise _damaged(file, error) from error
 
 
+class _History(HistoryBuffer):
+    """What a pickle fills in the place of mmengine's HistoryBuffer, and what becomes one when it is filled.
+
+    mmengine's own takes any attributes from the pickle, and statistics for all histories of the process.
+    """
+
+    def __init__(self, *_: Any) -> None:
+        raise pickle.UnpicklingError('Unsupported call of HistoryBuffer')
+
+    def __setstate__(self, state: Any) -> None:
+        try:
+            values, counts, length = (state[name] for name in ('_log_history', '_count_history', 'max_length'))
+        except (TypeError, KeyError) as error:
+            raise pickle.UnpicklingError('Unsupported state of HistoryBuffer') from error
+        values, counts = restored(values), restored(counts)
+        if type(values) is not np.ndarray or type(counts) is not np.ndarray or type(length) is not int:
+            raise pickle.UnpicklingError('Unsupported state of HistoryBuffer')
+        super().__setstate__(dict(_log_history=values, _count_history=counts, max_length=length))
+        self.__class__ = HistoryBuffer
+
+
 def _history_buffer_method(owner: Any, name: str) -> Any:
     """What stands in for ``getattr`` in a pickle: mmengine's HistoryBuffer names its own statistics that way."""
-    if owner is HistoryBuffer and name in ('mean', 'max', 'min', 'current'):
-        return getattr(owner, name)
+    if owner is _History and name in ('mean', 'max', 'min', 'current'):
+        return getattr(HistoryBuffer, name)
     raise pickle.UnpicklingError(f'Unsupported getattr of {name!r} on {owner!r}')
 
 
-def _safe_globals() -> list:
-    """List what mmengine's records of a run may hold, without its ``getattr``: that one reaches any function."""
-    allowed: list = [item for item in get_torch_safe_globals() if item is not getattr]
-    # mmengine lists three kinds of numpy numbers, but mmseg's mIoU, which `save_best` records, is a float32.
-    allowed += [getattr(np.dtypes, f'{kind}DType') for kind in _NUMBERS if hasattr(np, 'dtypes')]
-    return [*allowed, *((_history_buffer_method, f'{module}.getattr') for module in ('builtins', '__builtin__'))]
+def _safe_globals() -> list[tuple[Any, str]]:
+    """List what mmengine's records of a run may hold beside tensors: no constructor of numpy's or mmengine's."""
+    allowed = [(stand_in, f'{module}.{name}') for module, name, stand_in in stand_ins()]
+    allowed += [(_history_buffer_method, f'{module}.getattr') for module in ('builtins', '__builtin__')]
+    return [*allowed, (_History, f'{HistoryBuffer.__module__}.HistoryBuffer'), (slice, 'builtins.slice')]
+
+
+@contextmanager
+def _only_safe_globals() -> Iterator[None]:
+    """Allow these; what others allowed in this process under the same names would come before or after, by chance."""
+    own, others = _safe_globals(), torch.serialization.get_safe_globals()
+    names = {name for _, name in own}
+    kept = [
+        item
+        for item in others
+        if (item[1] if isinstance(item, tuple) else f'{item.__module__}.{item.__qualname__}') not in names
+    ]
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([*kept, *own])
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(others)
 
 
 def _read_torch(file: Path, map_location: Any) -> Any:
     try:
-        with torch.serialization.safe_globals(_safe_globals()):
-            return torch.load(file, map_location=map_location, weights_only=True)
+        with _only_safe_globals():
+            return restored(torch.load(file, map_location=map_location, weights_only=True))
     except pickle.UnpicklingError as error:
         # torch raises the same for 'unsupported global' and 'this is no pickle', and advises to load unsafely; of its
         # text only the line with the reason is of use.

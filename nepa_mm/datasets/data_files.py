@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict
 from typing import Any
 
 import yaml
 from mmengine.fileio import register_handler
 from mmengine.fileio.handlers import PickleHandler, YamlHandler
 
+from ..numpy_pickles import UnsupportedNumpyError, restored, stand_ins
 from .errors import DataError
 
 # What lists of annotations are made of: plain containers and numbers, which build without calling anything of the
-# file's choice, and numpy's arrays, under their names of numpy 1 and 2.
-_NUMPY = ('numpy', 'numpy.core.multiarray', 'numpy._core.multiarray', 'numpy._core.numeric', 'numpy.core.numeric')
-_ALLOWED = {
-    'builtins': ('set', 'frozenset', 'bytearray', 'complex', 'slice', 'range'),
-    'collections': ('OrderedDict',),
-    '_codecs': ('encode',),  # how protocol 2 writes bytes
-    **dict.fromkeys(_NUMPY, ('ndarray', 'dtype', '_reconstruct', '_frombuffer', 'scalar')),
+# file's choice, and numpy's arrays of numbers and strings.
+_BUILTINS = (set, frozenset, bytearray, complex, slice, range)
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ('collections', 'OrderedDict'): OrderedDict,
+    **{(module, kind.__name__): kind for module in ('builtins', '__builtin__') for kind in _BUILTINS},
+    **{(module, name): stand_in for module, name, stand_in in stand_ins()},
 }
-_ALLOWED['__builtin__'] = _ALLOWED['builtins']  # protocol 2, which mmengine writes
 
 
 class UnsafeDataFileError(DataError):
@@ -28,13 +28,20 @@ class UnsafeDataFileError(DataError):
 
 
 class _PlainUnpickler(pickle.Unpickler):
+    numpy = False  # whether there is anything of numpy's in the file
+
     def find_class(self, module: str, name: str) -> Any:
-        if name in _ALLOWED.get(module, ()):
-            return super().find_class(module, name)
-        raise UnsafeDataFileError(
-            f'a .pkl file (ann_file of a data set?) calls {module}.{name}; reading that could run code. Annotations '
-            'are lists, dicts, strings, numbers and numpy arrays: write them as JSON.'
-        )
+        if (module, name) in _ALLOWED:
+            self.numpy |= module.startswith('numpy')
+            return _ALLOWED[module, name]
+        raise _unsafe(f'calls {module}.{name}')
+
+
+def _unsafe(what: str) -> UnsafeDataFileError:
+    return UnsafeDataFileError(
+        f'a .pkl file (ann_file of a data set?) {what}; reading that could run code. Annotations are lists, dicts, '
+        'strings, numbers and numpy arrays of strings and numbers: write them as JSON.'
+    )
 
 
 class PlainPickleHandler(PickleHandler):
@@ -51,9 +58,14 @@ class PlainPickleHandler(PickleHandler):
             **kwargs: Arguments of ``pickle.Unpickler``.
 
         Raises:
-            UnsafeDataFileError: It holds anything but containers, strings, numbers and numpy arrays.
+            UnsafeDataFileError: It holds anything but containers, strings, numbers and numpy arrays of those two.
         """
-        return _PlainUnpickler(file, **kwargs).load()
+        try:
+            unpickler = _PlainUnpickler(file, **kwargs)
+            data = unpickler.load()
+            return restored(data) if unpickler.numpy else data
+        except UnsupportedNumpyError as error:
+            raise _unsafe(f'holds what numpy should not build: {error}') from error
 
 
 class PlainYamlHandler(YamlHandler):

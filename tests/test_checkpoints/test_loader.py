@@ -1,11 +1,15 @@
 """The checked loader: what it loads, what it reports, what it refuses."""
 
 import os
+import struct
+from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.registry import MODELS
+from mmengine.runner.checkpoint import get_torch_safe_globals
 from safetensors.torch import save_file
 
 from nepa_mm.checkpoints import CheckpointError, load_state_dict, load_weights, read_checkpoint
@@ -303,8 +307,8 @@ def test_truncated(tmp_path, suffix):
 
 
 class _Payload:
-    def __init__(self, call, *args):
-        self.call = call, args
+    def __init__(self, call, *args, state=None):
+        self.call = (call, args) if state is None else (call, args, state)
 
     def __reduce__(self):
         return self.call
@@ -329,9 +333,118 @@ def test_a_pickle_cannot_run_code(tmp_path, how, zipped):
     assert not trace.exists()
 
 
-def test_a_runs_own_records_are_readable(tmp_path):
-    import numpy as np
+POINTER = struct.pack('<Q', 0x4141414141414141)
 
+
+def _evil(kind):
+    """Objects at an address of the file's choice; and the ways to them, and to what holds for the whole process."""
+    objects = _Payload(np.ndarray, (1,), _Payload(np.dtype, 'O', False, True), bytearray(POINTER))
+    numbers = _Payload(np.dtype, 'f8', False, True)
+    reconstruct, scalar = np.arange(1).__reduce__()[0], np.float64(1).__reduce__()[0]
+    fields = (3, '<', None, ('f',), {'f': (numbers, 0)}, 8, 1, 0)
+    history = HistoryBuffer([1.0], [1])
+    history._log_history = [1.0]
+    return {
+        'objects': objects,
+        'objects in a history': _Payload(HistoryBuffer, [objects], [1.0]),
+        'any memory': _Payload(np.ndarray, (1,), numbers, bytearray(POINTER), 0, (1 << 40,)),
+        'hidden fields': _Payload(np.dtype, 'V8', False, True, state=(3, '|', *fields[2:])),
+        'fields in a number': _Payload(np.dtype, 'f8', False, True, state=fields),
+        'larger than its data': _Payload(reconstruct, np.ndarray, (0,), b'b', state=(1, (9,), numbers, False, POINTER)),
+        'scalar of objects': _Payload(scalar, np.dtype('O'), POINTER),
+        'array of objects': np.array([None]),
+        'called history': _Payload(HistoryBuffer, [1.0], [1]),
+        'history of lists': history,
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    'kind',
+    [
+        'objects',
+        'objects in a history',
+        'any memory',
+        'hidden fields',
+        'fields in a number',
+        'larger than its data',
+        'scalar of objects',
+        'array of objects',
+        'called history',
+        'history of lists',
+    ],
+)
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize('allowed', [False, True])
+def test_a_pickle_cannot_choose_memory(tmp_path, kind, zipped, allowed):
+    """Refused while it is read; also where others have allowed numpy's own in this process."""
+    content = dict(state_dict={'a': torch.zeros(1)}, x=_evil(kind))
+    torch.save(content, tmp_path / 'a.pth', _use_new_zipfile_serialization=zipped)
+    before = set(torch.serialization.get_safe_globals())
+    with torch.serialization.safe_globals(get_torch_safe_globals() if allowed else []):
+        inside = set(torch.serialization.get_safe_globals())
+        with pytest.raises(CheckpointError, match='reading those could run code .Unsupported'):
+            read_checkpoint(tmp_path / 'a.pth')
+        assert set(torch.serialization.get_safe_globals()) == inside
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_a_history_brings_no_statistics_of_its_own(tmp_path):
+    """Statistics that mmengine would use them for all histories of the process."""
+    buffer = HistoryBuffer([1.0, 2.0], [1, 1])
+    buffer.statistics = 'shadowed'
+    known = dict(HistoryBuffer._statistics_methods)
+    HistoryBuffer._statistics_methods['mean'] = HistoryBuffer.max
+    try:
+        torch.save(dict(state_dict={'a': torch.zeros(1)}, log=buffer), tmp_path / 'a.pth')
+    finally:
+        HistoryBuffer._statistics_methods.update(known)
+    found = read_checkpoint(tmp_path / 'a.pth')['log']
+    assert type(found) is HistoryBuffer and found.statistics('mean') == 1.5
+    assert HistoryBuffer._statistics_methods == known
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize('module', ['numpy._core', 'numpy.core'])
+def test_records_come_back_equal(tmp_path, zipped, module):
+    """Histories, numpy's numbers and arrays, of either numpy, wherever they stand."""
+    hub = MessageHub('records')
+    for i in range(5):
+        hub.update_scalar('train/loss', 1.5 * i, 2)
+    hub.update_info('best', np.float32(0.25))
+    hub.update_info('deep', [(1, {'x': np.arange(6, dtype='>i2').reshape(2, 3)}), np.array(['a', 'bc'])])
+    versions = OrderedDict(a=torch.zeros(1))
+    versions._metadata = dict(sizes=np.array([1, 2]))
+    tensor = torch.zeros(2)
+    tensor.note = np.array([3.0])
+    array = np.asfortranarray(np.arange(4.0).reshape(2, 2))
+    content = dict(state_dict=versions, message_hub=hub.state_dict(), arrays=[array, array], t=tensor, s=slice(1, 2))
+    content['none'] = HistoryBuffer()
+    torch.save(content, tmp_path / 'a.pth', _use_new_zipfile_serialization=zipped)
+    written = np.arange(1).__reduce__()[0].__module__.removesuffix('.multiarray')
+    if module != written and not zipped:
+        data = (tmp_path / 'a.pth').read_bytes()
+        (tmp_path / 'a.pth').write_bytes(data.replace(f'c{written}.'.encode(), f'c{module}.'.encode()))
+    found = read_checkpoint(tmp_path / 'a.pth')
+    scalars, info = found['message_hub']['log_scalars'], found['message_hub']['runtime_info']
+    history = scalars['train/loss']
+    for one, other in zip(history.data, hub.log_scalars['train/loss'].data, strict=True):
+        np.testing.assert_array_equal(one, other, strict=True)
+    assert type(history) is HistoryBuffer and vars(history).keys() == {'max_length', '_log_history', '_count_history'}
+    assert history.max_length == 1_000_000 and history.mean() == 1.5 and len(found['none'].data[0]) == 0
+    history.update(9.0)
+    assert history.current() == 9.0
+    assert type(info['best']) is np.float32 and info['best'] == 0.25
+    np.testing.assert_array_equal(info['deep'][0][1]['x'], np.arange(6).reshape(2, 3))
+    assert info['deep'][0][1]['x'].dtype == np.int16 and info['deep'][1].tolist() == ['a', 'bc']
+    assert type(info['deep'][0]) is tuple and found['s'] == slice(1, 2)
+    assert found['arrays'][0] is found['arrays'][1] and type(found['arrays'][0]) is np.ndarray
+    assert found['arrays'][0].flags.f_contiguous and found['arrays'][0].tolist() == array.tolist()
+    assert type(found['state_dict']._metadata['sizes']) is np.ndarray
+    assert type(found['t'].note) is np.ndarray
+    MessageHub('resumed').load_state_dict(found['message_hub'])
+
+
+def test_a_runs_own_records_are_readable(tmp_path):
     buffer = HistoryBuffer([1.0, 2.0], [1, 1])
     torch.save(
         dict(state_dict={'a': torch.zeros(1)}, message_hub=dict(log=buffer, lr=np.float64(0.5))), tmp_path / 'a.pth'
@@ -343,8 +456,6 @@ def test_a_runs_own_records_are_readable(tmp_path):
 @pytest.mark.parametrize('kind', ['bool', 'int8', 'int32', 'int64', 'uint8', 'float16', 'float32', 'float64'])
 def test_a_score_of_any_numpy_kind_is_readable(kind, tmp_path):
     """`save_best` records what a metric returned: mmseg's mIoU is a float32."""
-    import numpy as np
-
     score = np.dtype(kind).type(1)
     torch.save(
         dict(state_dict={'a': torch.zeros(1)}, message_hub=dict(runtime_info=dict(best_score=score))),
