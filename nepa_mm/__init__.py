@@ -24,6 +24,7 @@ join_model_hub()
 # The hosts' own loading functions run what a file holds, and do not tell an empty backbone from a loaded one.
 checkpoints.guard_hosts(models.NEPAViT)
 datasets.guard_data_files()  # neither do annotations
+datasets.forbid_ghostscript()
 
 # Predicting imports more than training does: by need.
 _BY_NEED = {

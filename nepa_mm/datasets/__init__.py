@@ -17,6 +17,7 @@ from .checked import CheckedDataset, check_labels
 from .data_files import UnsafeDataFileError, guard_data_files
 from .encoded_batch import EncodedBatch, collate_encoded
 from .errors import DataError, LabelError, TooManyBadImagesError, UnreadableImage
+from .postscript import forbid_ghostscript
 from .reading import read_image
 from .transforms import LoadEncodedImage, LoadImageFromBytes, LoadImageFromFile, TimmRandAugment, TimmRandomErasing
 
@@ -60,6 +61,7 @@ __all__ = [
     'UnsafeDataFileError',
     'check_labels',
     'collate_encoded',
+    'forbid_ghostscript',
     'guard_data_files',
     'read_image',
 ]
