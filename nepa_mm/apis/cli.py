@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,12 @@ def parse_options(tokens: Sequence[str] | None) -> dict[str, Any]:
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     return parser.parse_args(['--cfg-options', *tokens]).cfg_options
+
+
+def print_any_name() -> None:
+    """Have ``print`` show names of files that are not UTF-8 with escapes; it would end the process."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,7 +20,7 @@ from nepa_mm.datasets import read_image
 from nepa_mm.visualization.overlay import draw_classification, draw_segmentation
 
 from .classes import num_classes_of
-from .cli import UsageError, load_config, parse_options
+from .cli import UsageError, load_config, parse_options, print_any_name
 from .images import SUFFIXES, ImageError, ImageInput, list_files
 from .inference import iter_classify, iter_segment
 from .model import get_model
@@ -47,6 +46,7 @@ def run(args: argparse.Namespace, configs: str | Path) -> int:
         UsageError: An argument names something that does not exist or does not fit.
         CheckpointError: See :func:`nepa_mm.get_model`.
     """
+    print_any_name()
     if not 0 <= args.opacity <= 1:
         raise UsageError(f'--opacity {args.opacity} is not in [0, 1]')
     for name in ('batch_size', 'topk'):
@@ -182,6 +182,9 @@ class Session:
 
     def video(self, path: Path, name: str) -> None:
         """Write a video of overlays and, for segmentation, the label map of each frame."""
+        if not all(is_utf8(text) for text in (str(path), str(self.out), name)):
+            self.skip(path, ValueError(f'video {str(path)!r} has a name that is not UTF-8, which OpenCV cannot open'))
+            return
         capture = cv2.VideoCapture(str(path))
         writer: cv2.VideoWriter | None = None
         count = 0
@@ -211,11 +214,22 @@ class Session:
         report |= dict(files=self.done, skipped=self.skipped)
         self.out.mkdir(parents=True, exist_ok=True)
         file = self.out / 'results.json'
-        file.write_text(json.dumps(report, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+        # What of a name is not UTF-8 becomes JSON's own \udc..., from which it can be read again.
+        text = json.dumps(report, indent=1, ensure_ascii=False) + '\n'
+        file.write_text(text, encoding='utf-8', errors='backslashreplace')
         print(f'{len(self.done)} of {_files(self.total)}; results in {self.out}')
         if self.skipped:
             print(f'{_files(len(self.skipped))} could not be read; see "skipped" in {file}', file=sys.stderr)
         return 1 if self.skipped else 0
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a name can be handed to OpenCV, which a name of other bytes crashes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _files(count: int) -> str:
@@ -266,5 +280,8 @@ def write_image(file: Path, picture: np.ndarray) -> None:
         OSError: That failed.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(os.fspath(file), picture):
+    # Not by cv2.imwrite, which a name that is not UTF-8 crashes.
+    whole, data = cv2.imencode(file.suffix, picture)
+    if not whole:
         raise OSError(f'cannot write {file}')
+    file.write_bytes(data.tobytes())

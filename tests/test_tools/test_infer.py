@@ -1,6 +1,7 @@
 """tools/infer.py: what it writes for images, folders and videos, and what it says of bad files."""
 
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -85,6 +86,28 @@ def test_classes_of_images(infer, tmp_path, capsys):
     assert 'label_map_values' not in report and not (tmp_path / 'label_maps').exists()
     first = expected[0].top[0]
     assert f'[1/8] classes/ant/0.png: {first.class_name} {100 * first.score:.1f} %, ' in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform in ('win32', 'darwin'), reason='names are Unicode there')
+@pytest.mark.parametrize('name', ['segment', 'classify'])
+def test_a_name_that_is_not_utf8(infer, tmp_path, capsys, name):
+    """What is written and printed for it can be read, and leads to the file."""
+    names = (b'stra\xdfe.png', b'stra\xdfe.jpg', b'stra\xdfe.mp4')
+    good, bad, video = (tmp_path / 'in' / os.fsdecode(file) for file in names)
+    write(tmp_path / 'in/good.png', noise(np.random.default_rng(0), SIZES[0]))
+    (tmp_path / 'in/good.png').rename(good)
+    assert infer(name, tmp_path / 'in', '--out', tmp_path / 'out') == 0
+    written = list((tmp_path / 'out').glob('*/*.png'))
+    assert {file.name for file in written} == {good.name} and len(written) == (2 if name == 'segment' else 1)
+    assert all(file.read_bytes().startswith(b'\x89PNG') for file in written)
+    assert '/in/stra\\udcdfe.png: ' in capsys.readouterr().out
+    bad.write_text('hello')
+    video.write_bytes(b'')
+    sys.stderr.reconfigure(errors='backslashreplace')  # as outside of a test
+    assert infer(name, tmp_path / 'in', '--out', tmp_path / 'out') == 1
+    report = json.loads((tmp_path / 'out/results.json').read_text(encoding='utf-8'))
+    assert [entry['path'] for entry in report['files']] == [str(good)]
+    assert [entry['path'] for entry in report['skipped']] == [str(bad), str(video)]
 
 
 def test_bad_files_are_named_counted_and_skipped(infer, tmp_path, capsys):

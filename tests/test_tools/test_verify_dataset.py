@@ -1,6 +1,7 @@
 """tools/misc/verify_dataset.py from the command line."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,17 @@ def test_folders(data, monkeypatch, capsys):
     ]
     assert run(monkeypatch, '--images', data / 'images', '--out', data / 'bad.txt') == 1
     assert (data / 'bad.txt').read_text() == f'{data}/images/2.jpg\tcannot be read: empty, 0 bytes\n'
+
+
+@pytest.mark.skipif(sys.platform in ('win32', 'darwin'), reason='names are Unicode there')
+def test_a_name_that_is_not_utf8(data, monkeypatch, capsys):
+    """As an unpacked archive from another system brings it; it stands in the list as it is on disk."""
+    name = b'stra\xdfe.jpg'
+    (data / 'images' / os.fsdecode(name)).write_bytes(b'')
+    assert run(monkeypatch, '--images', data / 'images', '--out', data / 'bad.txt') == 1
+    assert 'train_dataloader: 4 samples, 1 bad files' in capsys.readouterr().out
+    listed = os.fsencode(data / 'images') + b'/' + name + b'\tcannot be read: empty, 0 bytes\n'
+    assert (data / 'bad.txt').read_bytes() == listed
 
 
 def test_strict(data, monkeypatch):

@@ -48,6 +48,7 @@ def main() -> int:
     from nepa_mm.apis import cli, data_check
     from nepa_mm.datasets import verification
 
+    cli.print_any_name()
     try:
         if args.config is not None:
             cfg = cli.load_config(args.config, Path(__file__).resolve().parents[2] / 'configs')

@@ -126,7 +126,9 @@ def print_report(
         _print_findings(findings['model'])
     lines = [f'{path}\t{text}' for loader in loaders for path, text in loader.problems]
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(''.join(f'{line}\n' for line in dict.fromkeys(lines)), encoding='utf-8')
+    # A name that is not UTF-8 stands as it is on disk.
+    text = ''.join(f'{line}\n' for line in dict.fromkeys(lines))
+    out.write_text(text, encoding='utf-8', errors='surrogateescape')
     if lines:
         print(f'bad files: {out}')
     everything = [finding for found in findings.values() for finding in found]
