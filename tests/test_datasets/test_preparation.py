@@ -1,9 +1,11 @@
 """Sources in folders and archives, and folders that are written all or nothing."""
 
+import gzip
 import io
 import os
 import pickle
 import tarfile
+import tracemalloc
 import zipfile
 from functools import partial
 
@@ -111,7 +113,8 @@ def test_links_in_zips(tmp_path):
 def test_archives_that_swell(form, tmp_path, monkeypatch):
     """Refused before anything of that size is written or held; small ones may shrink as they like."""
     monkeypatch.setattr('nepa_mm.datasets.preparation.sources._ALWAYS_ALLOWED', 1 << 20)
-    for size, refused in ((1 << 20, False), (5 << 20, True)):
+    # The headers of a tar count, too.
+    for size, refused in ((1 << 20) - (1 << 14), False), (5 << 20, True):
         source = tmp_path / f'{size}.{form}'
         if form == 'zip':
             with zipfile.ZipFile(source, 'w', zipfile.ZIP_DEFLATED) as archive:
@@ -137,6 +140,99 @@ def test_a_zip_whose_members_say_less_than_they_hold(tmp_path):
     ((_, file),) = collect_files([source], tmp_path / 'scratch')
     with pytest.raises(PreparationError, match='cannot be read'):
         file.read()
+
+
+@pytest.mark.parametrize('method', [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zips_of_other_methods(method, tmp_path):
+    """Python unpacks those without a limit, whatever the member says of itself."""
+    source = tmp_path / 'a.zip'
+    with zipfile.ZipFile(source, 'w', method) as archive:
+        archive.writestr('a.txt', bytes(1 << 16))
+    with pytest.raises(PreparationError, match=r"member 'a.txt' is compressed by method \d+, which the published"):
+        collect_files([source], tmp_path / 'scratch')
+
+
+def test_a_zip_member_is_unpacked_no_further_than_it_says(tmp_path):
+    size, said = 64 << 20, 1000
+    with zipfile.ZipFile(tmp_path / 'a.zip', 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('a.txt', bytes(size))
+    data = (tmp_path / 'a.zip').read_bytes()
+    (tmp_path / 'a.zip').write_bytes(data.replace(size.to_bytes(4, 'little'), said.to_bytes(4, 'little')))
+    ((_, file),) = collect_files([tmp_path / 'a.zip'], tmp_path / 'scratch')
+    tracemalloc.start()
+    try:
+        with pytest.raises(PreparationError, match='cannot be read'):
+            file.read()
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize('mode', ['w', 'w:gz'])
+@pytest.mark.parametrize('kind', [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_tar_headers_that_fill_the_memory(kind, mode, tmp_path):
+    header = tarfile.TarInfo('h')
+    header.type, header.size = kind, (1 << 20) + 1
+    source = tmp_path / 'bad.tar'
+    data = header.tobuf(tarfile.USTAR_FORMAT) + bytes(header.size) + bytes(4096)
+    source.write_bytes(data if mode == 'w' else gzip.compress(data))
+    with pytest.raises(PreparationError, match="'h', the header of a tar member, takes 1.0 MB; do not trust"):
+        collect_files([source], tmp_path / 'scratch')
+
+
+def test_long_names_in_tars(tmp_path):
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        name, source = f'{"ä" * 100}/{"b" * 200}.txt', tmp_path / f'{form}.tar'
+        with tarfile.open(source, 'w', format=form) as archive:
+            archive.addfile(tarfile.TarInfo(name))
+        assert [found for found, _ in collect_files([source], tmp_path / 'scratch')] == [name]
+
+
+@pytest.mark.parametrize('mode', ['w', 'w:gz'])
+@pytest.mark.parametrize('form', ['gnu', 'pax 0.0', 'pax 0.1', 'pax 1.0'])
+def test_tar_members_with_holes(form, mode, tmp_path):
+    """Which are as large as they say, with nothing in the archive."""
+    info = tarfile.TarInfo('a.jpg')
+    if form == 'gnu':
+        block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+        block[156:157] = tarfile.GNUTYPE_SPARSE
+        block[386:410] = b'00000000000\0' * 2
+        block[483:495] = b'%011o\0' % (6 << 30)
+        block[148:156] = b' ' * 8
+        block[148:156] = b'%06o\0 ' % sum(block)
+        data = bytes(block)
+    else:
+        size = str(6 << 30)
+        info.pax_headers = {
+            'pax 0.0': {'GNU.sparse.size': size, 'GNU.sparse.numblocks': '1', 'GNU.sparse.offset': '0'},
+            'pax 0.1': {'GNU.sparse.map': '0,0', 'GNU.sparse.size': size},
+            'pax 1.0': {'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.realsize': size},
+        }[form]
+        if form == 'pax 0.0':
+            info.pax_headers['GNU.sparse.numbytes'] = '0'
+        data = info.tobuf(tarfile.PAX_FORMAT)
+    source = tmp_path / 'bad.tar'
+    source.write_bytes(data + bytes(10240) if mode == 'w' else gzip.compress(data + bytes(10240)))
+    with pytest.raises(PreparationError, match='has holes'):
+        for _, file in collect_files([source], tmp_path / 'scratch'):
+            assert file.size() < 1 << 20
+
+
+def test_a_tar_member_of_negative_size(tmp_path):
+    info = tarfile.TarInfo('a.jpg')
+    info.pax_headers = {'size': '-512'}
+    (tmp_path / 'bad.tar').write_bytes(info.tobuf(tarfile.PAX_FORMAT) + bytes(10240))
+    with pytest.raises(PreparationError, match=r'bad\.tar'):
+        collect_files([tmp_path / 'bad.tar'], tmp_path / 'scratch')
+
+
+def test_tar_headers_within_headers(tmp_path):
+    """Each is read inside the one before."""
+    header = tarfile.TarInfo('h')
+    header.type = tarfile.XHDTYPE
+    (tmp_path / 'bad.tar').write_bytes(header.tobuf(tarfile.USTAR_FORMAT) * 2000 + bytes(10240))
+    with pytest.raises(PreparationError, match=r'bad\.tar is no folder, zip or tar, or is damaged'):
+        collect_files([tmp_path / 'bad.tar'], tmp_path / 'scratch')
 
 
 def test_no_archive(tmp_path):

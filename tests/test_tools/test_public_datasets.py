@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import io
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -166,6 +167,27 @@ def test_cityscapes_from_polygons(tmp_path):
     assert row == [0] * 4 + [13] * 4 + [255] * 2 + [10] * 2 + [0] * 8 + [255] * 4
     other = FRAME.replace('000001_', '000000_')
     assert labels(tmp_path / 'dst' / f'{other}_labelTrainIds.png')[:3] == [255, 0, 1]
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(imgWidth=200000, imgHeight=200000), 'imgWidth x imgHeight is 200000 x 200000, limit'),
+        (dict(imgWidth=-1), 'imgWidth x imgHeight is -1 x 18, limit'),
+        (dict(imgWidth=float('inf')), 'imgWidth x imgHeight is inf x 18, limit'),
+        (dict(imgHeight=float('nan')), 'imgWidth x imgHeight is 24 x nan, limit'),
+        (dict(imgHeight='9'), 'is no Cityscapes annotation'),
+        (dict(objects=[dict(label='sky', polygon=[[0, 0], [1e300, 0], [9, 9]])]), "polygon of 'sky' reaches farther"),
+        (dict(objects=[dict(label='sky', polygon=[[0, 0], [float('nan'), 0], [9, 9]])]), 'reaches farther'),
+    ],
+)
+def test_cityscapes_sizes_of_annotations(change, message):
+    """Refused before the memory for it is taken."""
+    annotation = json.loads(archives.cityscapes_polygons([])) | change
+    with pytest.raises(ValueError, match=message):
+        cityscapes.draw_polygons(json.dumps(annotation).encode())
+    with pytest.raises(ValueError, match='is no Cityscapes annotation'):
+        cityscapes.draw_polygons(b'[' * 100_000)
 
 
 def test_cityscapes_says_what_is_wrong(published, tmp_path):

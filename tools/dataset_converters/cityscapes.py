@@ -51,6 +51,8 @@ SCORED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 
 TRAIN_IDS = LabelTable(
     {i: SCORED.index(i) if i in SCORED else 255 for i in range(len(NAMES))}, expected='a label id, 0 to 33'
 )
+# More is no frame of a camera, nor a point in or near one: 2,048 x 1,024 in the data set.
+MOST_PIXELS, FARTHEST = 1 << 26, 1 << 20
 # Drawn by nobody: its id is -1.
 LICENSE_PLATE = 'license plate'
 
@@ -65,11 +67,14 @@ def draw_polygons(data: bytes) -> np.ndarray:
         Label ids, uint8 (H, W).
 
     Raises:
-        ValueError: If it is not that, or names an unknown class.
+        ValueError: If it is not that, names an unknown class, or is of a size that is none of an image.
     """
     try:
         annotation = json.loads(data)
-        image = Image.new('L', (annotation['imgWidth'], annotation['imgHeight']), NAMES.index('unlabeled'))
+        width, height = annotation['imgWidth'], annotation['imgHeight']
+        if not (width > 0 and height > 0 and width * height <= MOST_PIXELS):
+            raise ValueError(f'imgWidth x imgHeight is {width} x {height}, limit {MOST_PIXELS:,} pixels')
+        image = Image.new('L', (width, height), NAMES.index('unlabeled'))
         draw = ImageDraw.Draw(image)
         for item in annotation['objects']:
             # A group of things that could not be told apart counts as the thing.
@@ -78,8 +83,10 @@ def draw_polygons(data: bytes) -> np.ndarray:
                 continue
             if name not in NAMES:
                 raise ValueError(f'unknown class {item["label"]!r}')
+            if not all(abs(value) <= FARTHEST for point in item['polygon'] for value in point):
+                raise ValueError(f'a polygon of {item["label"]!r} reaches farther than {FARTHEST:,} pixels')
             draw.polygon([tuple(point) for point in item['polygon']], fill=NAMES.index(name))
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f'is no Cityscapes annotation: {error!r}') from error
     return np.array(image)
 

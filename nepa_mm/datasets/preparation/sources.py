@@ -21,10 +21,41 @@ _JUNK = re.compile(r'(^|/)(__MACOSX/|\.)')
 _PIECE = 1 << 20
 # What an archive may unpack to: images hardly shrink, and lists and label maps never to less than a hundredth.
 _MOST_FOLD, _ALWAYS_ALLOWED = 100, 1 << 30
+# What the published zips use. Python unpacks those of other methods without looking at how much that becomes.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# Long names and times of a tar's member take less; tarfile holds all of it in memory.
+_LONGEST_HEADER = 1 << 20
+_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 class PreparationError(ValueError):
     """What was given is not the data set in a form that the tool knows; says what is wrong."""
+
+
+class _TarInfo(tarfile.TarInfo):
+    """A header of a tar, refused where tarfile would fill the memory with it."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> '_TarInfo':
+        """Take a block apart."""
+        info = super().frombuf(buf, encoding, errors)
+        if info.type == tarfile.GNUTYPE_SPARSE:
+            _refuse_holes(info.name)
+        if info.type in _HEADERS and info.size > _LONGEST_HEADER:
+            raise PreparationError(
+                f'{info.name!r}, the header of a tar member, takes {info.size / 1e6:,.1f} MB; do not trust this archive'
+            )
+        return info
+
+    def _proc_gnusparse_10(self, *_: object) -> NoReturn:
+        # Its list of holes stands in the data, of any length.
+        _refuse_holes(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +98,13 @@ class SourceFile:
             if self.member is None:
                 return Path(self.path).read_bytes()
             if self.offset is None:
-                return _open_zip(self.path).read(self.member)
-            with open(self.path, 'rb') as tar:
-                tar.seek(self.offset)
-                data = tar.read(self.length)
+                with _open_zip(self.path).open(self.member) as stream:
+                    # No more than the index says; the member may hold another number of bytes.
+                    data = stream.read(self.size() + 1)
+            else:
+                with open(self.path, 'rb') as tar:
+                    tar.seek(self.offset)
+                    data = tar.read(self.length)
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
             # zipfile raises RuntimeError for encrypted members, NotImplementedError for methods that it lacks.
             raise PreparationError(f'{self}: cannot be read ({error}); the archive may be damaged') from error
@@ -92,8 +126,8 @@ def collect_files(sources: Sequence[str | os.PathLike], scratch: Path) -> list[t
 
     Raises:
         PreparationError: If a source is missing, damaged or no archive, or a member's name leaves its folder, or a
-            member is a link or a device, or the archive would unpack to more than a hundred times its size (beyond a
-            gigabyte).
+            member is a link or a device, has holes, a header of more than a megabyte or (in a zip) another method than
+            deflate, or the archive would unpack to more than a hundred times its size (beyond a gigabyte).
     """
     # A zip of the same name may be another one by now.
     _open_zip.cache_clear()
@@ -146,6 +180,20 @@ def _refuse_special(name: str, source: Path) -> NoReturn:
     raise PreparationError(f'{source}: member {name!r} is a link or a device; the published archives hold only files')
 
 
+def _refuse_holes(name: str) -> NoReturn:
+    raise PreparationError(
+        f'tar member {name!r} has holes (a sparse file); the published archives hold only whole ones'
+    )
+
+
+def _check_member(member: tarfile.TarInfo, source: Path) -> None:
+    """Refuse what is no plain file or folder, or says impossible things of itself."""
+    if member.issparse():
+        _refuse_holes(member.name)
+    if not (member.isreg() or member.isdir()) or member.size < 0:
+        _refuse_special(member.name, source)
+
+
 def _list_folder(folder: Path) -> Iterator[tuple[str, SourceFile]]:
     seen = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -182,6 +230,11 @@ def _list_zip(source: Path) -> Iterator[tuple[str, SourceFile]]:
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             _refuse_special(member.filename, source)
+        if member.compress_type not in _METHODS:
+            raise PreparationError(
+                f'{source}: member {member.filename!r} is compressed by method {member.compress_type}, which the '
+                'published zips do not use; pack the files anew, with "deflate"'
+            )
         if not member.is_dir():
             yield name, SourceFile(str(source), member.filename, length=member.file_size)
 
@@ -197,13 +250,13 @@ def _list_tar(source: Path, scratch: Path) -> Iterator[tuple[str, SourceFile]]:
             with source.open('rb') as stream:
                 yield from _index_tar(stream, source)
         else:
-            with tarfile.open(source) as archive:
+            with tarfile.open(source, tarinfo=_TarInfo) as archive:
                 _unpack(archive, source, scratch)
                 # The checksum of the compressed whole is compared where it ends.
                 while archive.fileobj is not None and archive.fileobj.read(_PIECE):
                     pass
             yield from ((name, replace(file, temporary=True)) for name, file in _list_folder(scratch))
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, RecursionError) as error:
         raise PreparationError(
             f'{source} is no folder, zip or tar, or is damaged or cut short ({error}); download it again'
         ) from error
@@ -211,7 +264,7 @@ def _list_tar(source: Path, scratch: Path) -> Iterator[tuple[str, SourceFile]]:
 
 def _is_plain_tar(source: Path) -> bool:
     try:
-        with tarfile.open(source, 'r:'):
+        with tarfile.open(source, 'r:', tarinfo=_TarInfo):
             return True
     except tarfile.ReadError:
         return False
@@ -220,13 +273,12 @@ def _is_plain_tar(source: Path) -> bool:
 def _index_tar(stream: BinaryIO, source: Path, start: int = 0, inside: str = '') -> Iterator[tuple[str, SourceFile]]:
     """Find the members of a tar that begins at ``start`` of the stream, and of the tars in it."""
     stream.seek(start)
-    with tarfile.open(fileobj=_From(stream, start), mode='r:') as archive:
+    with tarfile.open(fileobj=_From(stream, start), mode='r:', tarinfo=_TarInfo) as archive:
         for member in archive:
             name = _checked(member.name, source)
+            _check_member(member, source)
             if member.isdir():
                 continue
-            if not member.isreg():
-                _refuse_special(member.name, source)
             offset = start + member.offset_data
             if name.endswith('.tar'):
                 yield from _index_tar(stream, source, offset, f'{inside}{name[:-4]}/')
@@ -276,16 +328,14 @@ def _check_size(unpacked: int, source: Path) -> None:
 
 def _unpack(archive: tarfile.TarFile, source: Path, target: Path) -> None:
     target.mkdir(parents=True)
-    unpacked = 0
     for member in archive:
         name = _checked(member.name, source)
-        unpacked += member.size
-        _check_size(unpacked, source)  # before it is written
+        _check_member(member, source)
+        _check_size(archive.offset, source)  # where it ends, headers included; before it is written
         if member.isdir() or _JUNK.search(name):
             continue
-        stream = archive.extractfile(member) if member.isreg() else None
-        if stream is None:
-            _refuse_special(member.name, source)
+        stream = archive.extractfile(member)
+        assert stream is not None, member.name
         file = target / name
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open('wb') as copy:
