@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from mmengine.logging import print_log
 
-from .reader import _safe_globals, read_file
+from .reader import only_safe_globals, read_file
 from .sources import CheckpointError
 
 NOTE = 'last_checkpoint'
@@ -43,7 +43,7 @@ def damage(file: str | Path) -> str | None:
         if bad:
             return f'the checksum of its part {bad} is wrong'
         # That list itself has no checksum, and torch reads it more strictly; with mmap the tensors stay on the disk.
-        with torch.serialization.safe_globals(_safe_globals()):
+        with only_safe_globals():
             torch.load(file, mmap=True, map_location='cpu', weights_only=True)
         return None
     except pickle.UnpicklingError:

@@ -128,7 +128,7 @@ def _safe_globals() -> list[tuple[Any, str]]:
 
 
 @contextmanager
-def _only_safe_globals() -> Iterator[None]:
+def only_safe_globals() -> Iterator[None]:
     """Allow these; what others allowed in this process under the same names would come before or after, by chance."""
     own, others = _safe_globals(), torch.serialization.get_safe_globals()
     names = {name for _, name in own}
@@ -148,7 +148,7 @@ def _only_safe_globals() -> Iterator[None]:
 
 def _read_torch(file: Path, map_location: Any) -> Any:
     try:
-        with _only_safe_globals():
+        with only_safe_globals():
             return restored(torch.load(file, map_location=map_location, weights_only=True))
     except pickle.UnpicklingError as error:
         # torch raises the same for 'unsupported global' and 'this is no pickle', and advises to load unsafely; of its
