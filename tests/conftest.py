@@ -77,6 +77,20 @@ def logged() -> Iterator[list[str]]:
     logger.removeHandler(handler)
 
 
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """What all of mmengine's loggers say, also those that the test makes, as (level, text)."""
+    records: list[tuple[int, str]] = []
+    original = MMLogger.callHandlers
+
+    def call_handlers(self: MMLogger, record: logging.LogRecord) -> None:
+        records.append((record.levelno, record.getMessage()))
+        original(self, record)
+
+    monkeypatch.setattr(MMLogger, 'callHandlers', call_handlers)
+    return records
+
+
 @pytest.fixture(scope='session')
 def real_data() -> Path:
     """Folder with real images, or a skip that says how to provide it."""

@@ -10,7 +10,6 @@ import mmseg.apis
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmengine.registry import DATASETS, RUNNERS
 from mmengine.runner import load_checkpoint
@@ -285,20 +284,6 @@ def test_a_bad_checkpoint_is_refused(entry, name, tmp_path):
     with pytest.raises((CheckpointError, cli.UsageError), match=message):
         entry(make(tmp_path), tmp_path)
     assert not (tmp_path / 'ran').exists()
-
-
-@pytest.fixture
-def log(monkeypatch):
-    """What mmengine's loggers say, as (level, text)."""
-    records = []
-    original = MMLogger.callHandlers
-
-    def call_handlers(self, record):
-        records.append((record.levelno, record.getMessage()))
-        original(self, record)
-
-    monkeypatch.setattr(MMLogger, 'callHandlers', call_handlers)
-    return records
 
 
 # A head of another class count: refused where nothing will train it, counted and named where it is a start.

@@ -8,7 +8,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS, RUNNERS
 from torch import nn
@@ -82,20 +81,6 @@ def config(work_dir, **kwargs):
 
 def build(work_dir, **kwargs):
     return RUNNERS.build(config(work_dir, **kwargs))
-
-
-@pytest.fixture
-def log(monkeypatch):
-    """What mmengine's loggers say, as (level, text)."""
-    records = []
-    original = MMLogger.callHandlers
-
-    def call_handlers(self, record):
-        records.append((record.levelno, record.getMessage()))
-        original(self, record)
-
-    monkeypatch.setattr(MMLogger, 'callHandlers', call_handlers)
-    return records
 
 
 @pytest.fixture(scope='module')
