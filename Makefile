@@ -3,11 +3,14 @@
 PYTHON ?= python3
 DEMO_ARGS ?=
 TEST_ARGS ?=
+JOBS ?= 2
 
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(RUN) -m pip
 PINS := requirements/pinned.txt
+# Files go as a whole to one process: what a file's tests share is made once.
+PYTEST := $(RUN) -m pytest -n $(JOBS) --dist loadfile
 # Written last, so an installation that was cut short is never taken for a good one. It holds the
 # folder it was made for: an editable installation does not survive being moved or copied.
 STAMP := $(VENV)/.installed-for-nepa_mm
@@ -33,6 +36,7 @@ help: ## show this list
 	@echo 'Variables:'
 	@echo '  PYTHON      interpreter that makes .venv, 3.10 or newer (default: python3)'
 	@echo '  DEMO_ARGS   arguments of tools/demo.py, e.g. make demo DEMO_ARGS=--help'
+	@echo '  JOBS        processes that share the test files, 0 for none but pytest (default: $(JOBS))'
 	@echo '  TEST_ARGS   arguments of pytest, e.g. make test TEST_ARGS="-k neck"'
 
 install: $(STAMP) ## make .venv with the pinned versions (5.5 GB, some minutes; at once if it is there)
@@ -42,10 +46,10 @@ demo: $(STAMP) ## run the main job on images that come with the installation
 	@$(RUN) tools/demo.py $(DEMO_ARGS)
 
 test: $(STAMP) ## run the tests, except those that take minutes
-	@$(RUN) -m pytest -m 'not slow' $(TEST_ARGS)
+	@$(PYTEST) -m 'not slow' $(TEST_ARGS)
 
 test-all: $(STAMP) ## run all tests
-	@$(RUN) -m pytest $(TEST_ARGS)
+	@$(PYTEST) $(TEST_ARGS)
 
 gpu-check: $(STAMP) ## test and measure this machine's GPU in under 8 minutes; says so where there is none
 	@$(RUN) tools/gpu_check.py

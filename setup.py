@@ -114,7 +114,7 @@ setup(
         'openmm': BASICS + ONEDL,
         'hf': ['datasets'],
         'demo': ['scikit-image', 'scikit-learn', 'matplotlib'],
-        'dev': ['pytest', 'pytest-timeout', 'ruff', 'mypy', 'pre-commit', 'setuptools>=77'],
+        'dev': ['pytest', 'pytest-timeout', 'pytest-xdist', 'ruff', 'mypy', 'pre-commit', 'setuptools>=77'],
     },
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,
