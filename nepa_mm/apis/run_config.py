@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS, RUNNERS
 
 from nepa_mm.checkpoints import CheckpointError, fetch
-from nepa_mm.checkpoints.latest import NOTE, last_whole
+from nepa_mm.checkpoints.latest import last_whole
 from nepa_mm.checkpoints.sources import RELEASE_EMA_WEIGHTS, RELEASE_WEIGHTS
 from nepa_mm.engine.resuming import ResumableRuns
 
@@ -58,9 +58,8 @@ def train_config(args: argparse.Namespace, configs: str | Path) -> Config:
             f'--auto-scale-lr: config {args.config!r} has no auto_scale_lr; add '
             'auto_scale_lr=dict(base_batch_size=N), N the batch its lr was chosen for'
         )
-    resume = _resume_of_a_restart(cfg.work_dir, args.resume)
-    if resume is not None:
-        _resume(cfg, resume)
+    if args.resume is not None:
+        _resume(cfg, args.resume)
     _fit_dataloaders(cfg)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     return cfg
@@ -161,26 +160,6 @@ def _resume(cfg: Config, resume: str) -> None:
         print_log(f'--resume: no checkpoint in {cfg.work_dir}; starts from {start}.', logger='current')
     else:
         cfg.load_from = str(latest)
-
-
-def _resume_of_a_restart(work_dir: str, resume: str | None) -> str | None:
-    """What to resume from where torchrun starts the processes anew (``--max-restarts``) after one of them has died.
-
-    That is the last checkpoint of the run that has died, whatever the command line says. ``RUN_STARTED`` in the
-    environment (tools/dist_train.sh sets it) is the time, in seconds since 1970, when torchrun was started: what has
-    been in the work directory before belongs to another run.
-    """
-    restarts = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
-    if restarts == '0':
-        return resume
-    files = [*Path(work_dir).glob('*.pth'), *Path(work_dir).glob(NOTE)]
-    newest = max((file.stat().st_mtime for file in files), default=0.0)
-    if newest and newest >= float(os.environ.get('RUN_STARTED', 0)):
-        print_log(f'Restart {restarts} by torchrun: resuming from the last checkpoint of {work_dir}.', logger='current')
-        return 'auto'
-    start = 'as it did at first' if resume is None else f'with --resume {resume}'
-    print_log(f'Restart {restarts} by torchrun: no checkpoint of this run yet; it starts {start}.', logger='current')
-    return resume
 
 
 def _check_checkpoint(path: str, weights: str | None = None) -> None:

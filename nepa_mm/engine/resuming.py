@@ -15,6 +15,7 @@ from nepa_mm.checkpoints.writing import REPLACING
 
 from .loops import ResumableEpochLoop
 from .randomness import addressed_sampler, build_dataloader
+from .restarts import resumes_itself
 
 _AnyRunner: Any = Runner if TYPE_CHECKING else object
 
@@ -25,7 +26,8 @@ class ResumableRuns(_AnyRunner):
     - Randomness is addressed (:mod:`nepa_mm.engine.randomness`), so no state of a generator needs to be restored.
     - An epoch is gone on with where it stopped, and a validation that a checkpoint was written before is done.
     - Checkpoints are whole or not there; ``auto_resume=True`` in the config, which
-      ``tools/train.py --resume`` sets, takes the last whole one of the work directory.
+      ``tools/train.py --resume`` sets, takes the last whole one of the work directory, and so does a run that torchrun
+      starts anew after one of its processes has died.
     - A resume that would see other images, because images or batch have changed, is refused or warned about.
     """
 
@@ -45,6 +47,9 @@ class ResumableRuns(_AnyRunner):
             BaseLoop: The loop.
         """
         if isinstance(loop, dict):
+            # Before anything asks whether this is a resumed run. A restart leaves what the command line said of it.
+            if not self._has_loaded and resumes_itself(self.work_dir):
+                self.cfg.auto_resume = True
             self._train_dataloader = self._build_addressed(self._train_dataloader)
             loop = dict(loop)
             kind = 'EpochBasedTrainLoop' if loop.get('by_epoch') else loop.get('type')
