@@ -66,6 +66,8 @@ def shrink(cfg: Config) -> None:
     cfg.default_hooks.logger = dict(type='LoggerHook', interval=1)
     best = cfg.default_hooks.checkpoint.get('save_best')
     cfg.default_hooks.checkpoint = dict(type='SafeCheckpointHook', by_epoch=False, interval=STEPS, save_best=best)
+    if cfg.get('compile'):
+        cfg.compile = dict(backend='aot_eager')  # traced, without a compiler's code, which takes minutes
     for hook in cfg.get('custom_hooks', ()):
         if hook['type'] == 'ProbeHook':
             hook.update(by_epoch=False, interval=1, k=2, num_workers=0)

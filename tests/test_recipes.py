@@ -31,6 +31,8 @@ PAPER_L = 'classification/nepa-swiglu_large-p14_8xb128-bf16-coslr-50e_in1k'
 PRETRAINING = {
     PRETRAIN: (('base', 'gelu', 'plain'), 1600, 40),
     'pretrain/nepa_base-p14_8xb512-bf16-coslr-1600e_in1k-gpu-jpeg': (('base', 'gelu', 'plain'), 1600, 40),
+    'pretrain/nepa_base-p14_8xb512-compile-bf16-coslr-1600e_in1k': (('base', 'gelu', 'plain'), 1600, 40),
+    'pretrain/nepa_large-p14_8xb128-accum4-compile-bf16-coslr-1600e_in1k': (('large', 'gelu', 'affine'), 1600, 40),
     'pretrain/nepa_base-p14_16xb256-bf16-coslr-1600e_in1k': (('base', 'gelu', 'plain'), 1600, 40),
     'pretrain/nepa_base-p14_4xb256-accum4-bf16-coslr-1600e_in1k': (('base', 'gelu', 'plain'), 1600, 40),
     'pretrain/nepa_base-p14_1xb256-accum16-bf16-coslr-1600e_in1k': (('base', 'gelu', 'plain'), 1600, 40),
@@ -71,7 +73,7 @@ def ema_decay(cfg: Config) -> float | None:
 @pytest.mark.parametrize('path', LEAFS, ids=lambda p: f'{p.parent.name}/{p.stem}')
 def test_the_name_of_every_leaf_tells_its_batch_and_precision(path):
     cfg = Config.fromfile(path)
-    told = re.search(r'_(\d+)xb(\d+)(?:-accum(\d+))?(?:-fsdp)?(?:-cp)?-bf16-', path.stem)
+    told = re.search(r'_(\d+)xb(\d+)(?:-accum(\d+))?(?:-fsdp)?(?:-cp)?(?:-compile)?-bf16-', path.stem)
     gpus, batch, accumulated = told.groups(default='1')
     assert cfg.train_dataloader.batch_size == int(batch)
     assert cfg.optim_wrapper.get('accumulative_counts', 1) == int(accumulated)

@@ -21,6 +21,7 @@ from torch import nn
 
 from nepa_mm.checkpoints import init_weights_checked
 
+from .compiled_loss import compile_loss
 from .cpu_processes import init_cpu_process_group
 from .shards import copy_shards, gather, layer_units, shard_incoming, shard_like
 
@@ -74,6 +75,21 @@ class FullyShardStrategy(DDPStrategy):
         if isinstance(model, BaseModule):
             model.init_weights = partial(init_weights_checked, model, model.init_weights)
         return super()._init_model_weights(model)
+
+    def compile_model(self, model: nn.Module, compile: dict | bool = False) -> nn.Module:
+        """Compile the loss.
+
+        Args:
+            model (nn.Module): The model.
+            compile (dict or bool): See :func:`compile_loss`. Defaults to False.
+
+        Returns:
+            nn.Module: The model.
+        """
+        if isinstance(compile, dict) and compile.get('target') == 'train_step':
+            compile = {k: v for k, v in compile.items() if k != 'target'}  # which mmengine's runner fills in
+        compile_loss(model, compile)
+        return model
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         """Shard the model in place, or move it to its device where there is one process without a group."""

@@ -30,6 +30,7 @@ from nepa_mm.checkpoints import (
 from nepa_mm.checkpoints.loader import select_weights
 
 from .checked_data import CheckedDataRuns
+from .compiled_loss import compile_loss
 from .cpu_processes import init_cpu_process_group
 from .light_runs import LightRuns
 from .resuming import ResumableRuns
@@ -265,6 +266,12 @@ class NEPARunner(CheckedRuns, Runner):
         if isinstance(model, BaseModule):
             model.init_weights = partial(init_weights_checked, model, model.init_weights)
         super()._init_model_weights()
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compile the loss as the config's ``compile`` says; evaluation is not compiled."""
+        if target == 'train_step':
+            model: Any = self.model.module if is_model_wrapper(self.model) else self.model
+            compile_loss(model, self.cfg.get('compile'))
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap the model for distributed training; on the CPU without SyncBN and device ids.

@@ -106,6 +106,11 @@ def test_sharding_equals_ddp(runs, name):
     assert max(largest_difference(last(runs[0], name), last(runs[0], 'ddp')).values()) < 1e-6
 
 
+@pytest.mark.parametrize('name', ['ddp_compiled', 'sharded_compiled'])
+def test_compiled_equals_not_compiled(runs, name):
+    assert max(largest_difference(last(runs[0], name), last(runs[0], 'ddp')).values()) < 1e-6
+
+
 def test_sharding_equals_ddp_in_bfloat16(runs):
     assert max(largest_difference(last(runs[0], 'sharded_bf16'), last(runs[0], 'ddp_bf16')).values()) < 2e-3
 
@@ -179,10 +184,6 @@ def test_a_strategy_that_loads_unchecked_is_refused(build):
 def test_a_hook_that_needs_the_whole_backbone_is_refused(build):
     with pytest.raises(ValueError, match='ProbeHook calls the backbone on its own'):
         build('probed', custom_hooks=[dict(type='ProbeHook', train_dataset=dict(), val_dataset=dict())])
-
-
-def test_compile_is_obeyed(build):
-    assert build('compiled', compile=dict(backend='eager'))._compile == dict(backend='eager')
 
 
 def test_units_are_the_layers():

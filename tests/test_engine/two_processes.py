@@ -18,6 +18,9 @@ from nepa_mm.apis.cli import close_process_group
 ARCH = dict(embed_dims=16, num_layers=3, num_heads=2, feedforward_channels=32)
 SHARDED = dict(runner_type='NEPAFlexibleRunner', strategy=dict(type='FullyShardStrategy'))
 
+# Traced as for a GPU, forward and backward, and run without a compiler's code.
+COMPILED = dict(backend='aot_eager')
+
 
 @DATASETS.register_module(force=True)
 class TwoProcessesImages(torch.utils.data.Dataset):
@@ -98,6 +101,8 @@ def main() -> None:
     held = sum(p.to_local().numel() for p in sharded.model.parameters())
     (folder / f'held_{get_rank()}').write_text(str(held))
     train('sharded_accum1', accumulation=1, **SHARDED)
+    train('ddp_compiled', compile=COMPILED)
+    train('sharded_compiled', compile=COMPILED, **SHARDED)
     checkpointed = config(folder / 'x').model
     checkpointed.backbone.with_cp = True
     train('checkpointed', model=checkpointed, **SHARDED)
