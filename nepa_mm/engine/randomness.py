@@ -168,17 +168,23 @@ class AddressedSampler(Sampler):
         """
         self._start = num_samples
 
-    def reseed(self, seed: int) -> None:
+    def reseed(self, seed: int) -> bool:
         """Take the seed of the run that is resumed.
 
         Args:
             seed (int): The seed.
+
+        Returns:
+            bool: Whether it is another one.
         """
-        self.seed = seed
-        if hasattr(self.sampler, 'seed'):
+        before, self.seed = self.seed, seed
+        if before == seed:
+            return False
+        if getattr(self.sampler, 'seed', None) == before:  # not one of its own, from the config
             self.sampler.seed = seed
         if type(self.sampler) is InfiniteSampler:
-            self.sampler.skip(0)  # its stream was begun with the seed before
+            self._begin_stream(0)  # it was begun with the seed before
+        return True
 
     def skip(self, num_samples: int) -> None:
         """Begin where a run that is resumed has stopped; called once, before iterating.
@@ -187,11 +193,15 @@ class AddressedSampler(Sampler):
             num_samples (int): Samples that this process has used since the beginning, in whole batches.
         """
         if type(self.sampler) is InfiniteSampler:
-            self.sampler.skip(num_samples)
+            self._begin_stream(num_samples)
             self._start = num_samples
             return
         self._past_epochs, self._start = divmod(num_samples, self.samples_per_epoch)
         self.set_epoch(0)
+
+    def _begin_stream(self, at: int) -> None:
+        # What InfiniteSampler.skip of onedl-mmengine does; upstream's class has no such method.
+        self.sampler.indices = islice(self.sampler._indices_of_rank(), at, None)
 
 
 def build_dataloader(dataloader: DataLoader | dict, seed: int, diff_rank_seed: bool) -> DataLoader:

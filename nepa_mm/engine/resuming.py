@@ -172,8 +172,15 @@ class ResumableRuns(_AnyRunner):
         seed = self.seed - self.rank if self._randomness_cfg.get('diff_rank_seed') else self.seed
         for loader in (self.train_dataloader, self._val_dataloader):
             sampler = addressed_sampler(loader) if isinstance(loader, DataLoader) else None
-            if sampler is not None:
-                sampler.reseed(seed)
+            if sampler is not None and sampler.reseed(seed) and loader is self.train_dataloader:
+                self._begin_iterator_anew()
+
+    def _begin_iterator_anew(self) -> None:
+        """Forget what workers have taken already: upstream's mmengine starts them with the loop, before a resume."""
+        loop: Any = self.train_loop
+        iterator = getattr(loop, 'dataloader_iterator', None)
+        if getattr(iterator, '_iterator', None) is not None:
+            loop.dataloader_iterator = type(iterator)(loop.dataloader)
 
     def _data_facts(self) -> dict[str, int]:
         """What decides which images an iteration sees."""

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import InfiniteSampler
 from mmengine.registry import DATA_SAMPLERS, DATASETS
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
@@ -150,6 +151,29 @@ def test_epochs_without_a_loop_of_epochs_go_on_after_what_is_done():
 def test_the_seed_of_the_run_that_is_resumed_counts(kind):
     expected, other = loader(kind, seed=8), loader(kind, seed=1)
     other.sampler.reseed(8)
+    assert torch.equal(stream(other, 6), stream(expected, 6))
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_an_endless_sampler_of_upstream_s_cannot_skip(monkeypatch, workers):
+    """Its class has no such method; what is skipped and what seed counts is the same."""
+    monkeypatch.delattr(InfiniteSampler, 'skip')
+    whole, other = stream(loader('InfiniteSampler', seed=8), 21), loader('InfiniteSampler', workers, seed=1)
+    assert other.sampler.reseed(8) and not other.sampler.reseed(8)
+    other.sampler.skip(9)
+    assert torch.equal(stream(other, 12), whole[9:])
+
+
+@pytest.mark.parametrize('kind', ['DefaultSampler', 'InfiniteSampler'])
+def test_a_sampler_keeps_a_seed_of_its_own(kind):
+    def own(seed):
+        sampler = dict(type=kind, shuffle=True, seed=3)
+        cfg = dict(dataset=dict(type='DrawingSamples'), collate_fn=dict(type='default_collate'), batch_size=3)
+        return build_dataloader(cfg | dict(sampler=sampler), seed, diff_rank_seed=False)
+
+    expected, other = own(8), own(1)
+    other.sampler.reseed(8)
+    assert other.sampler.sampler.seed == 3
     assert torch.equal(stream(other, 6), stream(expected, 6))
 
 

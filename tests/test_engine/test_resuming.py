@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.dataset import InfiniteSampler
 from mmengine.registry import RUNNERS
 
 from nepa_mm.checkpoints import CheckpointError, read_checkpoint
@@ -135,6 +136,37 @@ def test_a_drawn_seed_is_taken_from_the_checkpoint(tmp_path):
     assert first['meta']['seed'] == second['meta']['seed']
     for name, tensor in first['state_dict'].items():
         assert torch.equal(second['state_dict'][name], tensor), name
+
+
+class UpstreamsIterator:
+    """What upstream's mmengine 0.10 has in a loop of iterations: workers start with it, and nothing can be skipped."""
+
+    def __init__(self, dataloader):
+        self._iterator = iter(dataloader)
+
+    def __next__(self):
+        return next(self._iterator)
+
+    def skip_iter(self, number):  # there the loop's own
+        for _ in range(number):
+            next(self)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_iterations_are_resumed_with_upstreams_mmengine(tmp_path, monkeypatch, workers):
+    """With a drawn seed, which the loop does not know when its workers begin."""
+    monkeypatch.delattr(InfiniteSampler, 'skip')
+    monkeypatch.setattr('mmengine.runner.loops._InfiniteDataloaderIterator', UpstreamsIterator)
+    cfg = config(tmp_path, by_epoch=False, workers=workers, randomness=dict(seed=None, diff_rank_seed=True))
+    train(cfg)
+    again = tmp_path / 'again'
+    again.mkdir()
+    shutil.copy(tmp_path / 'iter_12.pth', again)
+    train(config(again, by_epoch=False, workers=workers, randomness=cfg.randomness))
+    first, second = (read_checkpoint(folder / 'iter_14.pth') for folder in (tmp_path, again))
+    assert all(torch.equal(second['state_dict'][name], tensor) for name, tensor in first['state_dict'].items())
+    first, second = (end['message_hub']['log_scalars']['train/loss'].data[0] for end in (first, second))
+    assert first.tolist() == second.tolist()
 
 
 @pytest.mark.parametrize('diff_rank_seed', [False, True])
