@@ -155,7 +155,7 @@ class UpstreamsIterator:
 @pytest.mark.parametrize('workers', [0, 2])
 def test_iterations_are_resumed_with_upstreams_mmengine(tmp_path, monkeypatch, workers):
     """With a drawn seed, which the loop does not know when its workers begin."""
-    monkeypatch.delattr(InfiniteSampler, 'skip')
+    monkeypatch.delattr(InfiniteSampler, 'skip', raising=False)
     monkeypatch.setattr('mmengine.runner.loops._InfiniteDataloaderIterator', UpstreamsIterator)
     cfg = config(tmp_path, by_epoch=False, workers=workers, randomness=dict(seed=None, diff_rank_seed=True))
     train(cfg)
