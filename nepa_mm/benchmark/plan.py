@@ -129,7 +129,7 @@ def make_plan(cfg: Config, gpu: str, gpus: int, rates: Sequence[Rate], name: str
         rate=rate,
         run=length,
         hours=None if length.images is None else length.images / rate.images_per_second / gpus / 3600,
-        notes=tuple(_notes(variants, gpu, length, _is_amp(wrapper))),
+        notes=tuple(_notes(variants, gpu, length, wrapper)),
     )
 
 
@@ -174,7 +174,7 @@ def _variants(count: ModelCount, cfg: Config, with_cp: bool, gpu: str, gpus: int
     return tuple(variants)
 
 
-def _notes(variants: Sequence[Variant], gpu: str, run: Run, amp: bool) -> Iterator[str]:
+def _notes(variants: Sequence[Variant], gpu: str, run: Run, wrapper: Mapping[str, Any]) -> Iterator[str]:
     configured = variants[0]
     if configured.largest_batch < run.batch_per_gpu:
         fits = [f'{v.name} (up to {v.largest_batch})' for v in variants[1:] if v.largest_batch >= run.batch_per_gpu]
@@ -188,10 +188,11 @@ def _notes(variants: Sequence[Variant], gpu: str, run: Run, amp: bool) -> Iterat
             f'the lr belongs to a batch of {run.base_batch}, not of {run.global_batch}: pass --auto-scale-lr, or '
             'accumulate to that batch'
         )
+    amp = _is_amp(wrapper)
     if amp and not GPUS[gpu].bfloat16:
-        yield (
-            f'{GPUS[gpu].name} has no bfloat16 matrix units; its rate is that of float16 '
-            "(optim_wrapper.type='AmpOptimWrapper', optim_wrapper.dtype='float16')"
-        )
+        # What the two wrappers take unasked; both take the other as well.
+        dtype = wrapper.get('dtype', 'bfloat16' if wrapper['type'] == 'AutocastOptimWrapper' else 'float16')
+        advice = " (optim_wrapper.dtype='float16')" if 'bfloat16' in str(dtype) else ''
+        yield f'{GPUS[gpu].name} has no bfloat16 matrix units; its rate is that of float16{advice}'
     if not amp:
         yield 'the config trains in float32; the rate is that of 16-bit products'

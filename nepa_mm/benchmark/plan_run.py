@@ -17,10 +17,11 @@ _BY_TYPE = {
     'COCOStuffDataset': 118_287,
     'CamVidDataset': 367,
 }
+# The lists of a share of the labels have what tools/dataset_converters/imagenet_subset.py draws.
 _BY_FILES = (
     ('CustomDataset', r'(^|/)imagenet(/train)?/?$', r'', IMAGENET),
-    ('CustomDataset', r'(^|/)imagenet/?$', r'(^|/)train_10percent\.txt$', 128_116),
-    ('CustomDataset', r'(^|/)imagenet/?$', r'(^|/)train_1percent\.txt$', 12_811),
+    ('CustomDataset', r'(^|/)imagenet/?$', r'(^|/)train_10percent\.txt$', round(IMAGENET * 0.1)),
+    ('CustomDataset', r'(^|/)imagenet/?$', r'(^|/)train_1percent\.txt$', round(IMAGENET * 0.01)),
     ('ImageNet', r'(^|/)imagenet/?$', r'', IMAGENET),
     ('HuggingFaceImageDataset', r'(^|/)imagenet_hf/?$', r'', IMAGENET),
     ('PascalVOCDataset', r'(^|/)VOC2012/?$', r'(^|/)train\.txt$', 1_464),

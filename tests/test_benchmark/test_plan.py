@@ -196,8 +196,8 @@ def test_sizes_of_data_sets():
         BASE: 1_281_167,
         'nepa_base-p14_8xb512-bf16-coslr-1600e_in1k-hf': 1_281_167,
         'nepa_base-p14_8xb128-bf16-coslr-100e_in1k': 1_281_167,
-        'nepa_base-p14_1xb128-bf16-coslr-100e_in1k-1percent': 12_811,
-        'nepa_base-p14_8xb64-bf16-coslr-100e_in1k-10percent': 128_116,
+        'nepa_base-p14_1xb128-bf16-coslr-100e_in1k-1percent': 12_812,
+        'nepa_base-p14_8xb64-bf16-coslr-100e_in1k-10percent': 128_117,
         'nepa_base-p14_upernet_8xb2-bf16-40k_voc12aug-518x518': 10_582,
         'nepa_base-p14_upernet_8xb2-bf16-80k_coco-stuff164k-518x518': 118_287,
         'nepa_base-p14_upernet_4xb2-bf16-80k_cityscapes-770x770': 2_975,
@@ -285,7 +285,15 @@ def test_what_does_not_fit_is_said(rates, quick):
     (note,) = plan.notes
     assert note.startswith('a batch of 512 does not fit into 40 GB as configured: it does with DDP, checkpointing')
     (note,) = make_plan(load(name), 'v100', 16, rates, name).notes[2:]
-    assert note.startswith('NVIDIA V100 32 GB has no bfloat16 matrix units')
+    told = 'NVIDIA V100 32 GB has no bfloat16 matrix units; its rate is that of float16'
+    assert note == f"{told} (optim_wrapper.dtype='float16')", 'AutocastOptimWrapper takes it, and keeps its checks'
+    cfg = load(name)
+    for wrapper in (
+        dict(cfg.optim_wrapper, dtype='float16'),
+        dict(type='AmpOptimWrapper', optimizer=cfg.optim_wrapper.optimizer),
+    ):
+        cfg.optim_wrapper = wrapper
+        assert told in make_plan(cfg, 'v100', 16, rates, name).notes
 
 
 def test_the_variant_of_the_config_comes_first(rates, quick):
