@@ -113,7 +113,7 @@ def test_sound_data_pass(reduce_zero_label, tmp_path):
         (
             dict(labels__train__1_dot_png=encode(np.full((18, 24), 1000, np.uint16))),
             'labels/train/1.png',
-            r'mode I;16, values 1000 to 1000: training keeps 8 bits',
+            r'mode I;16, values 1000 to 1000, expected whole ones, 0 to 255: a run refuses it',
             'beyond 8 bits',
         ),
         (
@@ -133,13 +133,16 @@ def test_bad_files(files, where, text, conclusion, tmp_path):
 
 
 def test_exif_rotation(tmp_path):
-    """OpenCV turns such an image, the label map stays: the pair trains crosswise."""
+    """Such an image is read upright; a label map that lies does not fit it, one that was drawn upright does."""
     exif = Image.Exif()
     exif[0x0112] = 6
     make(tmp_path, images__train__1_dot_jpg=encode(np.zeros((18, 24, 3), np.uint8), format='JPEG', exif=exif))
     bad, errors, _ = look(config(dataset(tmp_path)))
-    assert 'carries an EXIF rotation: it trains as 18 x 24' in only(bad)
+    text = 'carries an EXIF rotation: it is read as 18 x 24, but its label map is not turned, 24 x 18: a run refuses it'
+    assert text in only(bad)
     assert '1 images carry an EXIF rotation' in only(errors) and 'save them upright' in only(errors)
+    (tmp_path / 'labels/train/1.png').write_bytes(mask([0, 1, 2], (24, 18)))
+    assert look(config(dataset(tmp_path))) == ([], [], [])
 
 
 def test_labels_from_1_where_0_is_expected(tmp_path):

@@ -103,9 +103,9 @@ def check_sample(shared: tuple[Any, LabelRule | None], index: int) -> Sample:
         reason = error.reason if isinstance(error, UnreadableImage) else error
         sample.add('image', sample.path, f'cannot be read: {reason}')
         return sample
-    size = _check_image(sample, info)
+    size, is_turned = _check_image(sample, info)
     if rule is not None:
-        _check_label(sample, info, rule, size)
+        _check_label(sample, info, rule, size, is_turned)
     return sample
 
 
@@ -115,26 +115,19 @@ def list_sample(dataset: Any, index: int) -> dict:
     return BaseDataset.get_data_info(dataset, index)
 
 
-def _check_image(sample: Sample, info: dict) -> tuple[int, int] | None:
-    """Read the image as training does; gives its width and height."""
+def _check_image(sample: Sample, info: dict) -> tuple[tuple[int, int] | None, bool]:
+    """Read the image as training does; gives its width and height, and whether EXIF has made one the other."""
     path = info['img_path']
     try:
         data = info['img_bytes'] if 'img_bytes' in info else fileio.get(path)
         height, width, _ = read_image(data, path).shape
     except OSError as error:
         sample.add('image', path, f'cannot be read: {error.strerror or error}')
-        return None
+        return None, False
     except UnreadableImage as error:
         sample.add('image', path, f'cannot be read: {error.reason}')
-        return None
-    if info.get('seg_map_path') and _lies(data, (width, height)):
-        sample.add(
-            'exif',
-            path,
-            f'carries an EXIF rotation: it trains as {width} x {height}, its label map is not turned',
-        )
-        return None
-    return width, height
+        return None, False
+    return (width, height), bool(info.get('seg_map_path')) and _lies(data, (width, height))
 
 
 def _lies(data: bytes, upright: tuple[int, int]) -> bool:
@@ -143,7 +136,9 @@ def _lies(data: bytes, upright: tuple[int, int]) -> bool:
         return image.size != upright
 
 
-def _check_label(sample: Sample, info: dict, rule: LabelRule, size: tuple[int, int] | None) -> None:
+def _check_label(
+    sample: Sample, info: dict, rule: LabelRule, size: tuple[int, int] | None, image_is_turned: bool
+) -> None:
     path = info.get('seg_map_path')
     if path is None:
         return
@@ -165,9 +160,20 @@ def _check_label(sample: Sample, info: dict, rule: LabelRule, size: tuple[int, i
     if mode == 'P' and rule.backend != 'pillow':
         sample.add('palette', path, f'is a palette image, which the decoder {rule.backend!r} turns into colours')
     if label.dtype.kind == 'f' or label.max() > 255 or label.min() < 0:
-        sample.add('depth', path, f'mode {mode}, values {label.min()} to {label.max()}: training keeps 8 bits of them')
+        sample.add(
+            'depth',
+            path,
+            f'mode {mode}, values {label.min()} to {label.max()}, expected whole ones, 0 to 255: a run refuses it',
+        )
         return
-    if size is not None and label.shape[::-1] != size:
+    if size is not None and image_is_turned and label.shape == size:
+        sample.add(
+            'exif',
+            info['img_path'],
+            f'carries an EXIF rotation: it is read as {size[0]} x {size[1]}, but its label map is not turned, '
+            f'{size[1]} x {size[0]}: a run refuses it',
+        )
+    elif size is not None and label.shape[::-1] != size:
         sample.add(
             'size',
             path,
