@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
+
+from nepa_mm.datasets.reading import pil_to_bgr
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 
@@ -68,17 +69,20 @@ def to_bgr(image: PIL.Image.Image | np.ndarray) -> np.ndarray:
     """An image in memory as an array.
 
     Args:
-        image (PIL.Image.Image or np.ndarray): A PIL image of any mode (turned as its EXIF says, as OpenCV does with a
-            file), or an array of uint8, (H, W, C) in BGR or (H, W) in grey.
+        image (PIL.Image.Image or np.ndarray): A PIL image of any mode (turned by its EXIF, and converted, as its file
+            would be), or an array of uint8, (H, W, C) in BGR or (H, W) in grey.
 
     Returns:
         np.ndarray: (H, W, C), BGR.
 
     Raises:
-        ImageError: The array is of another shape or type.
+        ImageError: The PIL image cannot be read, or the array is of another shape or type.
     """
     if isinstance(image, PIL.Image.Image):
-        return np.ascontiguousarray(np.asarray(PIL.ImageOps.exif_transpose(image).convert('RGB'))[..., ::-1])
+        try:
+            return pil_to_bgr(image)
+        except (OSError, ValueError) as error:
+            raise ImageError(f'a PIL image cannot be read: {error}') from error
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or 0 in image.shape:
         raise ImageError(
             f'an image array is uint8, (H, W, 3) in BGR or (H, W) in grey, but got {image.dtype} of shape {image.shape}'

@@ -16,6 +16,7 @@ import io
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import cv2
 import numpy as np
@@ -81,6 +82,30 @@ def read_image(data: bytes, source: str, max_pixels: int = MAX_PIXELS) -> np.nda
     if fault is not None:
         raise UnreadableImage(source, fault)
     return _read_with_pillow(data, source, max_pixels)
+
+
+def pil_to_bgr(image: Image.Image) -> np.ndarray:
+    """Pixels of a PIL image, as :func:`read_image` reads them from its file.
+
+    Args:
+        image: Of any mode; it is loaded if it was not, and left as it is otherwise. (A TIFF that was loaded before, and
+            that XMP turns, is turned already.)
+
+    Returns:
+        uint8 (H, W, 3), BGR, upright.
+
+    Raises:
+        OSError: Its file is damaged.
+        ValueError: Its samples have 32 bits.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # as for files
+        xmp = _forget_xmp(image)  # TIFF is turned while it is loaded
+        try:
+            image.load()
+        finally:
+            image.info.update(xmp)
+        return _to_upright_bgr(image.copy(), image.format)
 
 
 def jpeg_fault(error: ValueError) -> str | None:
@@ -155,14 +180,10 @@ def _read_with_pillow(data: bytes, source: str, max_pixels: int, orientation: in
                 _check_size(width, height, source, max_pixels)
                 _forget_xmp(image)  # TIFF is turned while it is loaded
                 image.load()
-                _forget_xmp(image)  # PNG may have it behind the pixels
                 kind = image.format
                 if orientation is not None:
                     return turn_upright(_to_bgr(image, kind), orientation)
-                # A damaged tag turns nothing.
-                with suppress(Exception):
-                    ImageOps.exif_transpose(image, in_place=True)
-                return _to_bgr(image, kind)
+                return _to_upright_bgr(image, kind)
     except (UnreadableImage, MemoryError):
         raise
     except Image.DecompressionBombError as error:  # before there is an image whose size could be looked at
@@ -171,9 +192,18 @@ def _read_with_pillow(data: bytes, source: str, max_pixels: int, orientation: in
         raise UnreadableImage(source, _reason(data, error)) from error
 
 
-def _forget_xmp(image: Image.Image) -> None:
-    for key in ('xmp', 'XML:com.adobe.xmp'):  # where Pillow looks for an orientation that EXIF does not have
-        image.info.pop(key, None)
+def _forget_xmp(image: Image.Image) -> dict[str, Any]:
+    """Take out where Pillow looks for an orientation that EXIF does not have."""
+    return {key: image.info.pop(key) for key in ('xmp', 'XML:com.adobe.xmp') if key in image.info}
+
+
+def _to_upright_bgr(image: Image.Image, kind: str | None) -> np.ndarray:
+    """Pixels of a loaded image, which is turned in place."""
+    _forget_xmp(image)  # PNG may have it behind the pixels
+    # A damaged tag turns nothing.
+    with suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+    return _to_bgr(image, kind)
 
 
 def _to_bgr(image: Image.Image, kind: str | None) -> np.ndarray:
@@ -183,7 +213,8 @@ def _to_bgr(image: Image.Image, kind: str | None) -> np.ndarray:
         return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if image.mode in ('I', 'F'):
         raise ValueError(
-            f'{kind} with samples of mode {image.mode}, whose range is not known: save it with 8 or 16 bits'
+            f'{kind or "an image"} with samples of mode {image.mode}, whose range is not known: save it with 8 or 16 '
+            'bits'
         )
     return cv2.cvtColor(np.asarray(image.convert('RGB')), cv2.COLOR_RGB2BGR)
 

@@ -3,7 +3,10 @@
 import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
+from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from nepa_mm.apis.images import ImageError, as_list, list_files, name_of, to_bgr
 from nepa_mm.apis.preprocessing import Preprocessing, batches
@@ -11,6 +14,37 @@ from tests.predictors import noise, write
 
 IMAGE = noise(np.random.default_rng(0), (20, 30))
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+TURNED = PIL.Image.Exif()
+TURNED[0x0112] = 6
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+
+
+def png_text():
+    text = PngInfo()
+    text.add_itxt('XML:com.adobe.xmp', XMP.decode())
+    return text
+
+
+def tiff_tags():
+    tags = ImageFileDirectory_v2()
+    tags[700], tags.tagtype[700] = XMP, 1
+    return tags
+
+
+# Mode, suffix and how it is saved.
+IN_MEMORY = {
+    '16-bit grey PNG': ('I;16', '.png', {}),
+    '16-bit grey TIFF': ('I;16', '.tif', {}),
+    'CMYK JPEG': ('CMYK', '.jpg', {}),
+    'CMYK TIFF': ('CMYK', '.tif', {}),
+    'palette with transparency': ('P', '.png', dict(transparency=bytes(range(256)))),
+    'alpha': ('RGBA', '.png', {}),
+    'JPEG': ('RGB', '.jpg', {}),
+    **{f'EXIF turn {kind}': ('RGB', kind, dict(exif=TURNED)) for kind in ('.jpg', '.png', '.tif')},
+    'XMP turn .png': ('RGB', '.png', dict(pnginfo=png_text())),
+    'XMP turn .jpg': ('RGB', '.jpg', dict(xmp=XMP)),
+    'XMP turn .tif': ('RGB', '.tif', dict(tiffinfo=tiff_tags())),
+}
 
 
 def pixels(item):
@@ -64,6 +98,38 @@ def test_a_pil_image_is_turned_as_the_file_is(tmp_path):
     from_file, from_pil = load(tmp_path / 'a.png'), load(PIL.Image.open(tmp_path / 'a.png'))
     assert pixels(from_file).shape == (30, 20, 3)
     assert np.array_equal(pixels(from_file), pixels(from_pil))
+
+
+@pytest.mark.parametrize('name', IN_MEMORY)
+def test_an_image_in_memory_is_what_its_file_is(name, tmp_path, recwarn):
+    mode, suffix, options = IN_MEMORY[name]
+    if mode == 'I;16':
+        image = PIL.Image.fromarray(IMAGE[..., 0].astype(np.uint16) * 251)
+    else:
+        image = PIL.Image.fromarray(IMAGE[..., ::-1]).convert(mode)
+    image.save(tmp_path / f'a{suffix}', **options)
+    load = Preprocessing(PIPELINE, 'mmseg')
+    from_file = pixels(load(tmp_path / f'a{suffix}'))
+    with PIL.Image.open(tmp_path / f'a{suffix}') as opened:
+        assert np.array_equal(pixels(load(opened)), from_file)
+        assert np.array_equal(pixels(load(opened)), from_file), 'the image stays as it was'
+        if 'XMP' in name:
+            assert PIL.ImageOps.exif_transpose(opened.copy()).size == (20, 30), 'Pillow alone turns it'
+    assert from_file.shape == ((30, 20, 3) if 'EXIF' in name else (20, 30, 3))
+    if mode == 'I;16':
+        assert np.array_equal(from_file, np.repeat((IMAGE[..., :1].astype(int) * 251) >> 8, 3, axis=2))
+        assert np.array_equal(to_bgr(image), from_file), 'also where it never was a file'
+    assert not [str(warning.message) for warning in recwarn]
+
+
+def test_pil_images_that_cannot_be_read_are_refused(tmp_path):
+    with pytest.raises(ImageError, match='an image with samples of mode F, whose range is not known'):
+        to_bgr(PIL.Image.fromarray(np.zeros((2, 3), np.float32)))
+    PIL.Image.fromarray(IMAGE).save(tmp_path / 'a.jpg')
+    content = (tmp_path / 'a.jpg').read_bytes()
+    (tmp_path / 'a.jpg').write_bytes(content[:-50])
+    with PIL.Image.open(tmp_path / 'a.jpg') as image, pytest.raises(ImageError, match='a PIL image cannot be read: '):
+        to_bgr(image)
 
 
 def test_the_pipeline_of_the_config_and_no_labels(tmp_path):
