@@ -178,7 +178,7 @@ class ResumableRuns(_AnyRunner):
     def _begin_iterator_anew(self) -> None:
         """Forget what workers have taken already: upstream's mmengine starts them with the loop, before a resume."""
         loop: Any = self.train_loop
-        iterator = getattr(loop, 'dataloader_iterator', None)
+        iterator: Any = getattr(loop, 'dataloader_iterator', None)
         if getattr(iterator, '_iterator', None) is not None:
             loop.dataloader_iterator = type(iterator)(loop.dataloader)
 
