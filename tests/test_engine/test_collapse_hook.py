@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS, RUNNERS
 from mmpretrain.structures import DataSample
@@ -54,6 +54,21 @@ class CollapseTestClassifier(BaseModel):
         return dict(loss=self.backbone(inputs / 255).pow(2).mean())
 
 
+@MODELS.register_module(force=True)
+class CollapseTestFigures(CollapseTestClassifier):
+    """The figures of each iteration as they are given."""
+
+    def __init__(self, figures):
+        super().__init__()
+        self.figures = figures
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        loss, copied, std = self.figures[MessageHub.get_current_instance().get_info('iter')]
+        loss = loss + 0 * super().forward(inputs)['loss']
+        told = dict(target_mean_norm=0.3, target_std=std, copy_baseline=copied)
+        return dict(loss=loss) | {name: torch.tensor(value) for name, value in told.items()}
+
+
 @pytest.fixture
 def said(monkeypatch):
     """What the logger says of collapse."""
@@ -69,7 +84,9 @@ def said(monkeypatch):
     return texts
 
 
-def train(work_dir, iterations, lr=1e-3, images='photos', model=None, hook=None, **loss):
+def train(
+    work_dir, iterations, lr=1e-3, images='photos', model=None, hook=None, checkpoint=None, load_from=None, **loss
+):
     cfg = dict(
         runner_type='NEPARunner',
         model=model
@@ -103,10 +120,12 @@ def train(work_dir, iterations, lr=1e-3, images='photos', model=None, hook=None,
         log_processor=dict(by_epoch=False),
         default_hooks=dict(
             logger=dict(type='LoggerHook', interval=5),
-            checkpoint=None,
+            checkpoint=checkpoint,
             collapse=dict(type='CollapseHook', **(hook or {})),
         ),
         randomness=dict(seed=0),
+        load_from=load_from,
+        resume=load_from is not None,
     )
     runner = RUNNERS.build(Config(cfg))
     runner.train()
@@ -166,6 +185,30 @@ def test_a_learning_rate_that_is_too_high(tmp_path, said):
 def test_other_models_are_left_alone(tmp_path, said):
     train(tmp_path, 10, model=dict(type='CollapseTestClassifier'))
     assert said == []
+
+
+WELL, NO_BETTER = (-0.7, -0.6, 1.0), (-0.5, -0.6, 1.0)
+
+
+@pytest.mark.parametrize(
+    ('rows', 'warned_at'),
+    [
+        ([WELL] * 5 + [(-0.7, -0.6, 0.05)] * 5 + [(-0.7, -0.6, 0.02)] * 20, [15]),  # the largest spread
+        ([WELL] * 2 + [NO_BETTER] * 28, [20]),  # for how long the copy was as good
+        ([WELL] * 4 + [(-0.7, -0.6, 0.001)] * 26, [10]),  # what was told already
+        ([WELL] * 10 + [(-0.7, -0.6, 0.001)] * 5 + [WELL] * 5 + [(-0.7, -0.6, 0.001)] * 10, [15, 25]),
+    ],
+)
+@pytest.mark.parametrize('iteration', [6, 12, 18])
+def test_a_resumed_run_warns_as_it_would_have(tmp_path, said, rows, warned_at, iteration):
+    cfg = dict(model=dict(type='CollapseTestFigures', figures=rows), hook=dict(begin=20, patience=20))
+    checkpoint = dict(type='SafeCheckpointHook', by_epoch=False, interval=6)
+    train(tmp_path / 'unbroken', 30, checkpoint=checkpoint, **cfg)
+    expected = list(said)
+    assert [int(text.split('iteration ')[1].split(':')[0]) for text in expected] == warned_at
+    said.clear()
+    train(tmp_path / 'resumed', 30, load_from=str(tmp_path / f'unbroken/iter_{iteration}.pth'), **cfg)
+    assert said == [text for text, at in zip(expected, warned_at, strict=True) if at > iteration]
 
 
 # ---------------------------------------------------------------- the figures alone

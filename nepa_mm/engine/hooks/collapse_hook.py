@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 FIGURES = ('loss', 'target_mean_norm', 'target_std', 'copy_baseline')
+_SEEN = 'collapse_seen'  # in the message hub
 # Below it, what a batch shows after normalisation is one colour; photographs have about 0.5.
 _LEAST_IMAGE_STD = 0.05
 # Layers that start at LayerScale 1e-5 have begun to say something when it is above.
@@ -35,8 +36,9 @@ class CollapseHook(Hook):
       beaten by a loss that is nearly perfect, with ``shift=False``, it only says what it sees.
 
     A warning names what it saw and the likely cause, which is then looked for in the loss, in the images of the batch,
-    in LayerScale and in the learning rate. It comes once, and again where a run has recovered in between. Runs without
-    these figures (classification, segmentation) are left alone.
+    in LayerScale and in the learning rate. It comes once, and again where a run has recovered in between. What was seen
+    is kept in the message hub, and so in checkpoints: a run that is resumed warns as it would have. Runs without these
+    figures (classification, segmentation) are left alone.
 
     Args:
         max_mean_norm (float): ``target_mean_norm`` from which on the targets point one way. Defaults to 0.98 (0.66 is
@@ -70,15 +72,16 @@ class CollapseHook(Hook):
         self.begin, self.patience = begin, patience
 
     def before_train(self, runner: Runner) -> None:
-        """Start with nothing seen."""
+        """Start with nothing seen, or with what the run that is resumed has seen."""
         loggers = (hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook))
         self._interval = next(loggers, 50)
         self._begin = self.begin or min(5000, max(200, runner.max_iters // 10))
         self._patience = self.patience or min(2000, max(100, runner.max_iters // 20))
-        self._last = runner.iter
-        self._largest_std = 0.0
-        self._points: deque[tuple[int, float, float]] = deque()
-        self._warned: set[str] = set()
+        seen = runner.message_hub.runtime_info.get(_SEEN, {}) if runner.iter else {}
+        self._last: int = seen.get('last', runner.iter)
+        self._largest_std: float = seen.get('largest_std', 0.0)
+        self._points: deque[tuple[int, float, float]] = deque(seen.get('points', ()))
+        self._warned: set[str] = set(seen.get('warned', ()))
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -98,11 +101,15 @@ class CollapseHook(Hook):
         if new:
             told = ', '.join(f'{key} {value:.4f}' for key, value in figures.items())
             cause = likely_cause(next(iter(new)), runner, data_batch)
-            seen = ' and '.join(new.values())
-            runner.logger.warning(f'Collapse, iteration {now}: {seen} ({told}). Likely cause: {cause}')
+            words = ' and '.join(new.values())
+            runner.logger.warning(f'Collapse, iteration {now}: {words} ({told}). Likely cause: {cause}')
         for name in self._warned - set(symptoms):
             runner.logger.info(f'Collapse, iteration {now}: no longer seen ({name}).')
         self._warned = set(symptoms)
+        seen = dict(
+            last=now, largest_std=self._largest_std, points=list(self._points), warned=sorted(self._warned)
+        )  # plain types, which a checkpoint is read with
+        runner.message_hub.update_info(_SEEN, seen)
 
     def _symptoms(self, now: int, figures: dict[str, float], loss: nn.Module | None) -> dict[str, str]:
         """What is wrong at this moment, by name, in words."""
@@ -118,7 +125,7 @@ class CollapseHook(Hook):
         while self._points[0][0] <= now - self._patience:
             self._points.popleft()
         reached, copied = np.mean([point[1:] for point in self._points], axis=0)
-        # A run resumed a moment ago has not been looked at for long enough.
+        # A run that is resumed from a checkpoint without what was seen has not been looked at for long enough.
         long = len(self._points) * self._interval >= self._patience and now >= self._begin
         if found or not np.isfinite([reached, copied]).all():
             return found  # where all targets are alike, copying is perfect, and no sign of its own
