@@ -41,6 +41,26 @@ PRETRAINING = {
     'pretrain/nepa-swiglu_base-p14_8xb256-accum2-bf16-coslr-1600e_in1k': (('base', 'swiglu', 'plain'), 1600, 40),
     'pretrain/nepa-swiglu_large-p14_8xb128-accum4-bf16-coslr-800e_in1k': (('large', 'swiglu', 'plain'), 800, 40),
     'pretrain/nepa_small-p14_8xb512-bf16-coslr-300e_in1k': (('small', 'gelu', 'plain'), 300, 15),
+    'pretrain/nepa_base-p14_8xb512-bf16-coslr-1600e_in1k-hf': (('base', 'gelu', 'plain'), 1600, 40),
+    'pretrain/nepa_large-p14_8xb128-accum4-fsdp-bf16-coslr-1600e_in1k': (('large', 'gelu', 'affine'), 1600, 40),
+    'pretrain/nepa_large-p14_8xb512-cp-bf16-coslr-1600e_in1k': (('large', 'gelu', 'affine'), 1600, 40),
+    'pretrain/nepa_huge-p14_8xb512-fsdp-cp-bf16-coslr-800e_in1k': (('huge', 'gelu', 'affine'), 800, 40),
+    'pretrain/nepa_base-p14_8xb256-bf16-coslr-400e_image-folder': (('base', 'gelu', 'plain'), 400, 10),
+    'pretrain/nepa_small-p14_1xb256-bf16-coslr-300e_image-folder': (('small', 'gelu', 'plain'), 300, 15),
+    'pretrain/nepa_small-p14_1xb256-bf16-coslr-300e_image-folder-probe': (('small', 'gelu', 'plain'), 300, 15),
+}
+# Folder of the images, global batch (which the lr is for), decay of the average; by how the names end.
+ON_IMAGENET = ('data/imagenet/train', 4096, 0.9999)
+ELSEWHERE = {
+    '_in1k-hf': ('data/imagenet_hf', 4096, 0.9999),
+    '8xb256-bf16-coslr-400e_image-folder': ('data/images', 2048, 0.9999),
+    '1xb256-bf16-coslr-300e_image-folder': ('data/images', 256, None),
+    '1xb256-bf16-coslr-300e_image-folder-probe': ('data/images', 256, None),
+}
+# Tested in functions of their own.
+OTHER_PRETRAINING = {
+    'pretrain/nepa_base-p14_8xb128-accum4-bf16-coslr-100e_in1k-448x448',
+    'pretrain/nepa_d192l6-p8_1xb128-bf16-coslr-600it_camvid-photos-64x64',
 }
 # lr at batch 1024, epochs, warm-up epochs, layer decay, its end, drop path.
 FINETUNING = {
@@ -81,18 +101,36 @@ def test_the_name_of_every_leaf_tells_its_batch_and_precision(path):
     assert (cfg.optim_wrapper.type, cfg.optim_wrapper.dtype) == ('AutocastOptimWrapper', 'bfloat16')
 
 
+def setting(name: str) -> tuple[str, int, float | None]:
+    return next((told for end, told in ELSEWHERE.items() if name.endswith(end)), ON_IMAGENET)
+
+
+def test_no_pretraining_goes_untested():
+    assert {f'pretrain/{p.stem}' for p in LEAFS if p.parent.name == 'pretrain'} == {*PRETRAINING, *OTHER_PRETRAINING}
+
+
+@pytest.mark.parametrize('path', LEAFS, ids=lambda p: f'{p.parent.name}/{p.stem}')
+def test_data_workers_get_one_opencv_thread_each(path):
+    """What a worker makes of it: tests/test_engine/test_runner.py."""
+    assert Config.fromfile(path).env_cfg.mp_cfg == dict(mp_start_method='fork', opencv_num_threads=1)
+
+
 @pytest.mark.parametrize('name', PRETRAINING)
 def test_pretraining(name):
     cfg, ((arch, mlp, qk_norm), epochs, _) = load(name), PRETRAINING[name]
+    folder, batch, decay = setting(name)
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, tuple(optimizer.betas), optimizer.weight_decay) == ('AdamW', (0.9, 0.95), 0.05)
-    assert optimizer.lr == pytest.approx(3e-4 * 4096 / 256) == pytest.approx(4.8e-3)
-    assert cfg.auto_scale_lr.base_batch_size == 4096
+    assert optimizer.lr == pytest.approx(3e-4 * batch / 256)
+    assert cfg.auto_scale_lr.base_batch_size == batch
     assert cfg.optim_wrapper.clip_grad.max_norm == 1.0
     assert cfg.train_cfg.max_epochs == epochs
-    assert ema_decay(cfg) == pytest.approx(0.9999)
+    assert ema_decay(cfg) == (decay and pytest.approx(decay))
     assert (cfg.model.backbone.arch, cfg.model.backbone.mlp, cfg.model.backbone.qk_norm) == (arch, mlp, qk_norm)
-    assert cfg.train_dataloader.dataset.data_root == 'data/imagenet/train'
+    assert cfg.train_dataloader.dataset.data_root == folder
+    assert bool(cfg.model.backbone.get('with_cp')) == ('-cp-' in name)
+    sharded = ('NEPAFlexibleRunner', dict(type='FullyShardStrategy'))
+    assert (cfg.runner_type, cfg.get('strategy')) == (sharded if '-fsdp-' in name else ('NEPARunner', None))
 
 
 @pytest.mark.parametrize('name', FINETUNING)
@@ -159,7 +197,8 @@ def test_schedule_of_pretraining(name):
     # The schedule does not know the model's size: two groups of one parameter each are enough.
     cfg.model.backbone.arch = dict(embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=8)
     got = rates_by_depth(cfg, cfg.optim_wrapper.get('accumulative_counts', 1), epochs)['backbone.cls_token']
-    expected = [4.8e-3 * cosine(step, warmup, epochs) for step in range(epochs)]
+    lr = {4096: 4.8e-3, 2048: 2.4e-3, 256: 3e-4}[setting(name)[1]]
+    expected = [lr * cosine(step, warmup, epochs) for step in range(epochs)]
     np.testing.assert_allclose(got, expected, atol=1e-12)
 
 
@@ -273,6 +312,27 @@ def test_continued_pretraining():
     assert cfg.model.backbone.init_cfg.checkpoint == f'work_dirs/{Path(PRETRAIN).name}/epoch_1600.pth'
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(4.8e-4)
     assert ema_decay(cfg) == pytest.approx(0.9999)
+
+
+def test_pretraining_of_the_camvid_table():
+    cfg = load('pretrain/nepa_d192l6-p8_1xb128-bf16-coslr-600it_camvid-photos-64x64')
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, tuple(optimizer.betas), optimizer.weight_decay) == (
+        'AdamW',
+        1e-3,
+        (0.9, 0.95),
+        0.05,
+    )
+    assert (cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size, cfg.train_cfg.max_iters) == (
+        128,
+        128,
+        600,
+    )
+    warmup, cosine = cfg.param_scheduler
+    assert (warmup.begin, warmup.end, cosine.begin, cosine.end, cosine.eta_min) == (0, 30, 30, 600, 0)
+    roots = [part.data_root for part in cfg.train_dataloader.dataset.datasets]
+    assert roots == ['data/camvid/images/train', 'data/photos']
+    assert ema_decay(cfg) is None
 
 
 @pytest.mark.parametrize(('share', 'batch', 'gpus', 'decay'), [('1', 128, 1, 0.999), ('10', 64, 8, 0.9995)])

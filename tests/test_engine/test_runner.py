@@ -4,6 +4,7 @@ import itertools
 import logging
 import os
 
+import cv2
 import pytest
 import torch
 from mmengine.config import Config
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from nepa_mm.checkpoints import CheckpointError
 from nepa_mm.engine import NEPARunner
 from nepa_mm.engine.cpu_processes import init_cpu_process_group
+from tests.golden import ROOT
 
 RUN = itertools.count()
 
@@ -29,6 +31,17 @@ class RunnerTestPairs(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         return dict(inputs=torch.full((4,), index / 8.0), labels=torch.tensor(index % 3))
+
+
+@DATASETS.register_module(force=True)
+class ThreadsOfWorkers(torch.utils.data.Dataset):
+    """Each sample is the threads of torch and OpenCV in the process that makes it."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return torch.tensor([torch.get_num_threads(), cv2.getNumThreads()])
 
 
 @MODELS.register_module(force=True)
@@ -400,3 +413,24 @@ def test_mpi_environment_is_understood(monkeypatch, launched):
     monkeypatch.setenv('WORLD_SIZE', '5')  # what another launcher has left
     init_cpu_process_group('mpi', timeout=60)
     assert (torch.distributed.get_rank(), torch.distributed.get_world_size()) == (0, 1)
+
+
+# ---------------------------------------------------------------- data workers
+
+
+@pytest.fixture
+def two_threads():
+    """As a process has them on a machine of two cores."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(2), cv2.setNumThreads(2)
+    yield
+    torch.set_num_threads(before[0]), cv2.setNumThreads(before[1])
+
+
+def test_a_data_worker_has_one_thread(tmp_path, two_threads):
+    """With what all configs have of this: OpenCV's threads are inherited by a worker, torch gives it one of its own."""
+    env_cfg = Config.fromfile(ROOT / 'configs/_base_/default_runtime.py').env_cfg
+    workers = loader(batch_size=4, num_workers=2) | dict(dataset=dict(type='ThreadsOfWorkers'))
+    runner = build(tmp_path, env_cfg=env_cfg, train_dataloader=workers)
+    threads = torch.cat(list(runner.build_train_loop(runner.cfg.train_cfg).dataloader))
+    assert threads.tolist() == [[1, 1]] * 8
