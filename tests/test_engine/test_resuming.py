@@ -6,13 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.registry import RUNNERS
 
 from nepa_mm.checkpoints import CheckpointError, read_checkpoint
 from nepa_mm.engine import NEPARunner
 from nepa_mm.engine.loops import ResumableEpochLoop
+from tests.golden import ROOT
 from tests.killed_runs import assert_same_end, config, train, train_and_die
+from tests.layouts import make_image
 
 
 @pytest.fixture(scope='module')
@@ -120,6 +123,47 @@ def test_batches_that_cannot_be_skipped_are_loaded_again(tmp_path, log):
     whole.merge_from_dict(dict(train_dataloader=cfg.train_dataloader, default_hooks=cfg.default_hooks))
     train(whole)
     assert_same_end(tmp_path, tmp_path / 'whole')
+
+
+def recipe(data, work_dir):
+    """The fine-tuning recipe of NEPA-B, all of its classes, at tiny size: 24 iterations in epochs of 6."""
+    cfg = Config.fromfile(ROOT / 'configs/classification/nepa_base-p14_8xb128-bf16-coslr-100e_in1k.py')
+    backbone = cfg.model.backbone
+    backbone.pop('init_cfg')
+    backbone.update(arch=dict(embed_dims=16, num_layers=3, num_heads=2, feedforward_channels=32), layer_scale_init=0.1)
+    cfg.model.head.in_channels = 16
+    for name, size, workers in (('train', 4, 2), ('val', 2, 0), ('test', 2, 0)):
+        loader = cfg[f'{name}_dataloader']
+        loader.dataset.data_root = str(data)
+        loader.update(batch_size=size, num_workers=workers, persistent_workers=workers > 0, pin_memory=False)
+        for step in loader.dataset.pipeline:
+            step.update({key: small for key, small in (('scale', 28), ('crop_size', 28)) if key in step})
+    cfg.param_scheduler[0].update(warmup=1, end=4)
+    cfg.train_cfg.update(max_epochs=4, val_interval=2)
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=5, max_keep_ckpts=2)
+    cfg.update(auto_resume=True, work_dir=str(work_dir), launcher='none', experiment_name=f'recipe-{work_dir.name}')
+    return cfg
+
+
+def test_a_recipe_killed_inside_its_epochs(tmp_path, log, monkeypatch):
+    """Decoding workers, RandAugment, erasing, mixing of batches, drop path, layer-wise rates, fused AdamW, average."""
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **kwargs: (text, True))  # takes seconds
+    for split, number in (('train', 26), ('val', 4)):
+        for i in range(number):
+            make_image(tmp_path / f'data/{split}/n0{i % 2}/{i * "x"}.jpg')
+    train(recipe(tmp_path / 'data', tmp_path / 'unbroken'))
+    killed = recipe(tmp_path / 'data', tmp_path / 'killed')
+    named = {killed.optim_wrapper.constructor, killed.param_scheduler[0].type, killed.custom_hooks[0].ema_type}
+    assert named == {'BackboneLayerDecayConstructor', 'LayerWiseCosineLR', 'ForeachEMA'}
+    steps = [step.type for step in killed.train_dataloader.dataset.pipeline]
+    assert (steps[1], killed.model.train_cfg.augments.type) == ('DecodeRandomResizedCrop', 'TimmMixup')
+    assert killed.optim_wrapper.optimizer.fused
+    train_and_die(killed.copy(), hook=(13, 'before_train_iter'))
+    train_and_die(killed.copy(), hook=(17, 'after_train_iter'))
+    log.clear()
+    train(killed)
+    assert (logging.INFO, 'Going on inside epoch 3, after 3 of its iterations.') in log
+    assert_same_end(tmp_path / 'killed', tmp_path / 'unbroken')
 
 
 # ---------------------------------------------------------------- what a resume takes from where
