@@ -3,6 +3,7 @@
 Segmentation has a file of its own, test_recipes_segmentation.py.
 """
 
+import json
 import math
 import re
 from pathlib import Path
@@ -17,7 +18,7 @@ from mmengine.registry import HOOKS, MODELS, PARAM_SCHEDULERS, DefaultScope
 from PIL import Image
 
 import nepa_mm  # noqa: F401  registers what the configs build
-from tests.golden import ROOT
+from tests.golden import GOLDEN, ROOT
 
 LEAFS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
 PRETRAIN = 'pretrain/nepa_base-p14_8xb512-bf16-coslr-1600e_in1k'
@@ -222,6 +223,47 @@ def test_schedule_of_fine_tuning(name):
     if end is None:
         np.testing.assert_allclose(got['head.fc_norm.weight'], [lr * f for f in top], rtol=1e-9)
     assert not [n for n in got if 'patch_embed' in n]
+
+
+# The paper's recipe whose rise is a line: epochs, layer decay at the start.
+COSINE_RISE = {PAPER: (100, 0.35), PAPER_L: (50, 0.60)}
+
+
+def with_cosine_rise(name: str) -> Config:
+    return load(name.replace('p14_', 'p14_cosine-rise_'))
+
+
+@pytest.mark.parametrize('name', COSINE_RISE)
+def test_cosine_rise_is_the_paper_s_recipe_but_for_the_rise(name):
+    cfg, line = with_cosine_rise(name), load(name)
+    (schedule,), (told,) = cfg.param_scheduler, line.param_scheduler
+    assert (schedule.pop('rise'), told.pop('rise')) == ('cosine', 'linear')
+    assert cfg.to_dict() == line.to_dict()
+
+
+@pytest.mark.parametrize('name', COSINE_RISE)
+def test_schedule_of_the_cosine_rise(name):
+    """Each layer's rate in each step, one an epoch; the layer decay goes from its start to 1 along half a cosine."""
+    epochs, decay = COSINE_RISE[name]
+    layers = 24 if 'large' in name else 12
+    got = rates_by_depth(with_cosine_rise(name), 1, epochs)
+    for step in range(epochs):
+        rate = decay + (1 - decay) * 0.5 * (1 - math.cos(math.pi * step / epochs))
+        for depth in range(layers + 1):
+            one = 'cls_token' if depth == layers else f'layers.{layers - 1 - depth}.mlp.fc2.weight'
+            expected = 4e-3 * rate**depth * cosine(step, 5, epochs)
+            assert got[f'backbone.{one}'][step] == pytest.approx(expected, rel=1e-9, abs=1e-15), (step, depth)
+        assert got['head.fc.weight'][step] == pytest.approx(4e-3 * cosine(step, 5, epochs), rel=1e-9, abs=1e-15)
+
+
+def test_cosine_rise_is_the_release_s():
+    """The leaf of B, its length cut to that of the reference numbers, against them."""
+    told = json.loads((GOLDEN / 'lr_schedules.json').read_text())['rising_decay_cosine']
+    cfg = with_cosine_rise(PAPER)
+    cfg.param_scheduler[0].update(warmup=told['warmup_steps'], end=told['steps'])
+    got = rates_by_depth(cfg, 1, told['steps'])
+    by_depth = np.array([got[f'backbone.layers.{11 - depth}.mlp.fc2.weight'] for depth in range(5)]).T / 4e-3
+    np.testing.assert_allclose(by_depth, told['lr_multiplier'], atol=1e-6)
 
 
 def test_pretraining_groups():
