@@ -38,9 +38,10 @@ def make_release(folder: Path, config: Path, ema: bool = False) -> None:
 
 
 def make_releases(folder: Path) -> None:
-    """Fill ``folder``/released with the two repositories of the Base model, for the configs in ``folder``/configs."""
+    """Fill ``folder``/released with repositories of the authors', for the configs in ``folder``/configs."""
     for repository, config, ema in (
         ('nepa-base-patch14-224', 'pretrain/nepa_base-p14_8xb512-bf16-coslr-1600e_in1k.py', True),
         ('nepa-base-patch14-224-sft', 'classification/nepa_base-p14_8xb128-bf16-coslr-100e_in1k.py', False),
+        ('nepa-large-patch14-224-sft', 'classification/nepa_large-p14_8xb128-bf16-coslr-100e_in1k.py', False),
     ):
         make_release(folder / 'released' / repository, folder / 'configs' / config, ema)

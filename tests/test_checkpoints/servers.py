@@ -1,6 +1,8 @@
 """Local servers that stand in for the network: plain files over HTTP, and the Hugging Face hub's files."""
 
 import hashlib
+import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,20 +51,45 @@ def serve(answer) -> Iterator[SimpleNamespace]:
 def hub(repos: dict[str, dict[str, dict[str, bytes]]]):
     """What the hub answers, for ``{'owner/name': {'revision': {'file': content}}}``.
 
-    Revisions are commits here; huggingface_hub is told the commit, the hash of the content and its size by headers, and
-    what is missing by ``X-Error-Code``.
+    Files are given by revision or commit; huggingface_hub is told the commit, the hash of the content and its size by
+    headers, and what is missing by ``X-Error-Code``. Of the API there is what lists a repository.
     """
 
+    def commit_of(repo: str, revision: str) -> str:
+        return hashlib.sha1(f'{repo}@{revision}'.encode()).hexdigest()
+
+    def by_name(repo: str, revision: str) -> str:
+        """The revision that a commit is of; any other text as it is."""
+        return {commit_of(repo, name): name for name in repos.get(repo, ())}.get(revision, revision)
+
+    def listing(repo: str, kind: str, revision: str) -> tuple[int, dict, bytes]:
+        revision = by_name(repo, revision)
+        if revision not in repos.get(repo, ()):
+            return 404, {'X-Error-Code': 'RevisionNotFound' if repo in repos else 'RepoNotFound'}, b''
+        files = repos[repo][revision]
+        if kind == 'tree':
+            body: object = [
+                dict(type='file', path=name, size=len(content), oid=hashlib.sha1(content).hexdigest())
+                for name, content in files.items()
+            ]
+        else:
+            siblings = [dict(rfilename=name) for name in files]
+            body = dict(id=repo, sha=commit_of(repo, revision), siblings=siblings)
+        return 200, {'Content-Type': 'application/json'}, json.dumps(body).encode()
+
     def answer(path: str) -> tuple[int, dict, bytes]:
+        if match := re.fullmatch(r'/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)', path):
+            return listing(*match.groups())
         if '/resolve/' not in path:  # other parts of its API
             return 404, {}, b''
         repo, rest = path.strip('/').split('/resolve/')
         revision, file = rest.split('/', 1)
+        revision = by_name(repo, revision)
         if repo not in repos:
             return 401, {'X-Error-Code': 'RepoNotFound'}, b''
         if revision not in repos[repo]:
             return 404, {'X-Error-Code': 'RevisionNotFound'}, b''
-        commit = hashlib.sha1(f'{repo}@{revision}'.encode()).hexdigest()
+        commit = commit_of(repo, revision)
         if file not in repos[repo][revision]:
             return 404, {'X-Error-Code': 'EntryNotFound', 'X-Repo-Commit': commit}, b''
         content = repos[repo][revision][file]
