@@ -35,6 +35,7 @@ IN_THE_TEXT = {
     'source .venv/bin/activate': 'a shell is to keep what it sets',
     'hf auth login': 'asks for a token, and for the hub itself',
     'make install': 'made what this runs in',
+    'make test-all': 'would run this again',
     'pip install -e .': 'as with [openmm], above',
     'pip install datasets': 'installed here, by the pins',
     'pip uninstall -y opencv-python': 'would change what this runs in',

@@ -14,7 +14,7 @@ model = dict(
         ),
     ),
 )
-# After minutes of pretraining, as from random weights, the layers have far to go: no layer decay.
+# No layer decay, as from random weights; a decay of .65 gained on frames held out, after the table was made (README).
 optim_wrapper = dict(optimizer=dict(lr=3e-3), paramwise_cfg=dict(layer_decay_rate=1.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=15),
