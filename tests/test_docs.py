@@ -25,6 +25,7 @@ DOCS = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md')), *sorted((ROO
 # Run by CI itself on a fresh clone, or by a test of their own.
 ELSEWHERE = {
     'make demo': 'tests/test_tools/test_demo.py',
+    'make demo DEMO_ARGS="--seed 1 --work-dir work_dirs/demo_seed1"': 'tests/test_tools/test_demo.py',
     'make test': 'this very run',
     'make gpu-check': 'needs a GPU; tests/test_benchmark/test_gpu_check.py runs its parts',
     'pip install -e .[openmm]': 'the Makefile installs the same, pinned; tests/test_packaging.py builds the package',
