@@ -1,11 +1,13 @@
 """The small-budget comparison is fair: both starts have the same model, data and budget, on the grid of pretraining."""
 
+import pytest
 from mmengine.config import Config
 
 from tests.golden import ROOT
 
 FOLDER = ROOT / 'configs/small_budget'
 PRETRAIN = 'nepa_d128l4-p16_1xb8-bf16-coslr-40000it_camvid-photos-192x256'
+PRETRAIN_LOW = 'nepa_d128l4-p16_1xb8-bf16-coslr-40000it_camvid-photos-96x128'
 FINETUNE = 'd128l4-p16_fcn_1xb8-bf16-150it_camvid-192x256'
 
 
@@ -38,7 +40,20 @@ def test_pretraining_has_the_backbone_and_the_grid_of_the_fine_tuning():
     assert pretrain['train_cfg']['max_iters'] == pretrain['param_scheduler'][-1]['end'] == 40000
 
 
-def test_pretraining_never_reads_the_validation_frames():
-    parts = read(PRETRAIN)['train_dataloader']['dataset']['datasets']
+def test_half_the_resolution_is_the_only_difference():
+    full, low = read(PRETRAIN), read(PRETRAIN_LOW)
+    for part in low['train_dataloader']['dataset']['datasets']:
+        for step in part.get('dataset', part)['pipeline']:
+            if step['type'] == 'RandomResizedCrop':
+                assert tuple(step['scale']) == (96, 128)
+                step['scale'] = (192, 256)
+    for key in ('train_pipeline', 'frames', 'photos'):  # parts of the above
+        full.pop(key), low.pop(key)
+    assert low == full
+
+
+@pytest.mark.parametrize('name', [PRETRAIN, PRETRAIN_LOW])
+def test_pretraining_never_reads_the_validation_frames(name):
+    parts = read(name)['train_dataloader']['dataset']['datasets']
     roots = [part.get('dataset', part)['data_root'] for part in parts]
     assert roots == ['data/camvid/images/train', 'data/photos']
