@@ -32,6 +32,7 @@ def resumes_itself(work_dir: str) -> bool:
     restarts = max(all_gather_object(int(os.environ.get(RESTARTS, 0))))
     if restarts == 0:
         return False
+    # Where nobody says when torchrun was started, every checkpoint counts: it is newer than 1, and 0 stands for none.
     answer = [is_main_process() and _newest(work_dir) >= float(os.environ.get(STARTED, 1))]
     broadcast_object_list(answer)
     what = 'resuming from the last checkpoint of' if answer[0] else 'it starts as it did at first: no checkpoint yet in'
