@@ -54,6 +54,22 @@ def parse_options(tokens: Sequence[str] | None) -> dict[str, Any]:
     return parser.parse_args(['--cfg-options', *tokens]).cfg_options
 
 
+def check_device(device: str | None) -> None:
+    """Refuse a ``--device`` that torch cannot use here.
+
+    Args:
+        device (str, optional): As torch names it; None, where the tool chooses one, is fine.
+
+    Raises:
+        UsageError: There is no such device.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
+        why = str(error).splitlines()[0]
+        raise UsageError(f'--device {device!r} cannot be used here ({why}); leave it away or name another') from error
+
+
 def print_any_name() -> None:
     """Have ``print`` show names of files that are not UTF-8 with escapes; it would end the process."""
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -20,7 +20,7 @@ from nepa_mm.datasets import read_image
 from nepa_mm.visualization.overlay import draw_classification, draw_segmentation
 
 from .classes import num_classes_of
-from .cli import UsageError, load_config, parse_options, print_any_name
+from .cli import UsageError, check_device, load_config, parse_options, print_any_name
 from .images import SUFFIXES, ImageError, ImageInput, list_files
 from .inference import iter_classify, iter_segment
 from .model import get_model
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace, configs: str | Path) -> int:
     for name in ('batch_size', 'topk'):
         if getattr(args, name) < 1:
             raise UsageError(f'--{name.replace("_", "-")} {getattr(args, name)} is not a positive number')
+    check_device(args.device)
     cfg = load_config(args.config, configs)
     cfg.merge_from_dict(parse_options(args.cfg_options))
     files = output_names(args.inputs)

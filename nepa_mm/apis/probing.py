@@ -18,7 +18,7 @@ from torch import nn
 from ..checkpoints import init_cfg_entries, load_weights
 from ..evaluation import ProbeError, ProbeReport, ProbeSettings, backbone_of, probe_layers, split_by_class
 from ..version import __version__
-from .cli import UsageError, load_config, parse_options
+from .cli import UsageError, check_device, load_config, parse_options
 from .config_parts import model_config
 from .preprocessing import centre_crop_pipeline, evaluation_pipeline, training_crop
 
@@ -41,6 +41,7 @@ def run_probe(args: argparse.Namespace, configs: str | Path) -> ProbeReport:
         UsageError: An argument does not fit the config or the data.
         nepa_mm.checkpoints.CheckpointError: The checkpoint cannot be read or does not fit.
     """
+    check_device(args.device)
     cfg = load_config(args.config, configs)
     cfg.merge_from_dict(parse_options(args.cfg_options))
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))

@@ -1,11 +1,14 @@
-"""Medians, targets and files of a report."""
+"""Medians, targets and files of a report, and where there is none."""
 
 import json
+import runpy
+import sys
 
 import pytest
 
 from nepa_mm.benchmark import machine
 from nepa_mm.benchmark.report import Figure, Report
+from tests.golden import ROOT
 
 
 def test_a_figure_is_its_median_between_its_quartiles():
@@ -76,3 +79,11 @@ def test_a_folder_without_git_has_no_commit(monkeypatch):
 
     monkeypatch.setattr(machine.subprocess, 'run', fail)
     assert machine.describe_machine()['commit'] is None
+
+
+def test_a_device_that_is_not_there_is_said_without_a_traceback(tmp_path, monkeypatch):
+    words = ['data', '--device', 'cuda:99', '--out-dir', str(tmp_path / 'out')]
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', *words])
+    with pytest.raises(SystemExit, match="^benchmark.py: --device 'cuda:99' cannot be used here "):
+        runpy.run_path(str(ROOT / 'tools/analysis/benchmark.py'), run_name='__main__')
+    assert not (tmp_path / 'out').exists()

@@ -32,7 +32,7 @@ def infer(folder, monkeypatch, tmp_path):
 
     def call(name, *words):
         words = [str(word) for word in words]
-        monkeypatch.setattr(sys, 'argv', ['infer.py', f'{name}.py', f'{name}.pth', *words, '--device', 'cpu'])
+        monkeypatch.setattr(sys, 'argv', ['infer.py', '--device', 'cpu', f'{name}.py', f'{name}.pth', *words])
         with pytest.raises(SystemExit) as status:
             runpy.run_path(str(TOOL), run_name='__main__')
         return status.value.code
@@ -186,6 +186,7 @@ def test_names_of_what_is_written(tmp_path):
         (['.empty'], "folder '.empty' holds neither images nor videos"),
         (['classes', '--opacity', '2'], '--opacity 2.0 is not in [0, 1]'),
         (['classes', '--batch-size', '0'], '--batch-size 0 is not a positive number'),
+        (['classes', '--device', 'cuda:99'], "--device 'cuda:99' cannot be used here ("),
         (['classes', '--weights', 'ema'], 'holds no EMA weights'),
         (['classes', '--cfg-options', 'a'], "--cfg-options takes key=value, but got 'a'"),
     ],

@@ -117,7 +117,7 @@ def probe(monkeypatch, capsys):
     spec.loader.exec_module(tool)
 
     def run(*words):
-        command = ['probe.py', *map(str, words), '--num-workers', '0', '--device', 'cpu']
+        command = ['probe.py', '--num-workers', '0', '--device', 'cpu', *map(str, words)]
         monkeypatch.setattr(sys, 'argv', command)
         tool.main()
         return capsys.readouterr().out
@@ -258,6 +258,7 @@ def test_random_weights_on_purpose(site, probe):
         (['classify.py'], 'give a checkpoint, or --random-weights'),
         (['classify.py', 'checkpoint.pth', '--random-weights'], 'give a checkpoint, or --random-weights'),
         (['classify.py', 'nowhere.pth'], 'nowhere.pth'),
+        (['classify.py', 'checkpoint.pth', '--device', 'gpu'], "--device 'gpu' cannot be used here ("),
         (['nowhere.py', 'checkpoint.pth'], "config 'nowhere.py' does not exist"),
         (['pretrain.py', 'checkpoint.pth'], 'has no labelled images; name some: --train-data'),
         (['pretrain.py', 'checkpoint.pth', '--val-data', 'data/val'], '--val-data needs --train-data'),

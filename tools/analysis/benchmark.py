@@ -34,6 +34,12 @@ def main() -> None:
     module.add_arguments(parser)
     parser.add_argument('--out-dir', default='work_dirs/benchmarks', help='folder of the report')
     args = parser.parse_args(sys.argv[2:])
+    from nepa_mm.apis.cli import UsageError, check_device
+
+    try:
+        check_device(getattr(args, 'device', None))
+    except UsageError as error:
+        sys.exit(f'benchmark.py: {error}')
     report = module.run(args)
     print(report.markdown())
     print('written: ' + ', '.join(str(file) for file in report.write(args.out_dir)))
